@@ -1,0 +1,117 @@
+"""What every noise predictor offers: one small interface for any diffusion model.
+
+A backend turns images into latents, prompts into conditions, and a noised latent, a timestep
+and a condition into the network's output. Everything else (draws, batching, pruning, losses)
+is done for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from ..schedule import NoiseSchedule
+
+
+class Conditioning:
+    """Encoded prompts: named tensors whose first axis is the prompt.
+
+    Parameters
+    ----------
+    **tensors : Tensor of shape (P, ...)
+        What the network takes beside the latent and the timestep.
+
+    Raises
+    ------
+    ValueError
+        If there are no tensors or their first axes differ in length.
+
+    Examples
+    --------
+    >>> import torch
+    >>> condition = Conditioning(embeddings=torch.eye(3))
+    >>> len(condition), condition[torch.tensor([2, 0])]["embeddings"].tolist()
+    (3, [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    """
+
+    def __init__(self, **tensors: Tensor) -> None:
+        lengths = {name: len(tensor) for name, tensor in tensors.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"condition tensors must share a first axis, not {lengths}.")
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A tensor by name, or a Conditioning of the rows that an index tensor or slice picks."""
+        if isinstance(index, str):
+            return self.tensors[index]
+        return Conditioning(**{name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        return Conditioning(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={tuple(t.shape)}" for name, t in self.tensors.items())
+        return f"Conditioning({shapes})"
+
+    @staticmethod
+    def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
+        """Prompts of several Conditionings, one after the other."""
+        names = parts[0].tensors
+        return Conditioning(**{name: torch.cat([part[name] for part in parts]) for name in names})
+
+
+class Backend(BaseEstimator, ABC):
+    """A noise predictor.
+
+    Attributes
+    ----------
+    schedule : NoiseSchedule
+        ``alpha`` and ``sigma`` of the forward process the network was trained on.
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
+        What the network outputs; see :mod:`diffusion_classifier.prediction`.
+    input_kind : {"image", "array"}
+        How X is read: as pictures, or as a numeric array whose rows are the latents' source.
+    text_conditional : bool
+        Whether prompts mean something to the network (they are text, not class indices).
+    default_template : str
+        Prompt of a label when the user gives none.
+    image_size : tuple of (int, int) or None
+        Height and width that the model expects; None where images come as they are.
+    device : torch.device
+        Where ``forward`` runs.
+    dtype : torch.dtype
+        What ``forward`` computes in.
+    """
+
+    schedule: NoiseSchedule
+    prediction_type: str
+    input_kind: str = "image"
+    text_conditional: bool = True
+    default_template: str = "a photo of a {}"
+    image_size: tuple[int, int] | None = None
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def fit(self, X: Any, y: Any) -> Backend:
+        """Learn from labelled images; most backends are trained already and do nothing."""
+        return self
+
+    @abstractmethod
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents, float32 on ``device``, of images [B, 3, H, W] in [-1, 1] (or rows [B, F])."""
+
+    @abstractmethod
+    def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
+        """One condition per prompt; ``labels[p]`` is the class that ``prompts[p]`` describes."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        """The network's own output for noised latents [R, ...], timesteps [R], R conditions."""

@@ -1,0 +1,45 @@
+"""The model inside the package: a small Stable Diffusion of coloured, handwritten digits.
+
+It is an ordinary ``StableDiffusionPipeline`` folder and takes the code path of any other; see
+:mod:`diffusion_classifier.datasets` for the scenes it was trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from .pipeline import DiffusersBackend
+
+EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
+
+
+def embedded_path() -> Path:
+    """Folder of the embedded model."""
+    return Path(__file__).parents[1] / "data" / "scenes"
+
+
+def load_embedded(device: Any = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
+    """The embedded model as a backend, loaded once per process.
+
+    Parameters
+    ----------
+    device : torch.device or str, default="cpu"
+    dtype : torch.dtype, default=torch.float32
+
+    Returns
+    -------
+    DiffusersBackend
+        With the template of its training captions, ``"a {}"``.
+    """
+    from .loading import Origin  # which imports this module
+    from .pipeline import cached_backend
+
+    origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
+    backend = copy.copy(cached_backend(origin))
+    backend.default_template = "a {}"
+    return backend

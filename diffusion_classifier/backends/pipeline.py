@@ -1,0 +1,301 @@
+"""Any diffusers pipeline as a noise predictor.
+
+One class serves them all; what differs between Stable Diffusion, Flux, DiT, ... is in their
+:class:`~diffusion_classifier.backends.family.Family`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Backend, Conditioning
+from .loading import Origin, find_family, load_pipeline, resolve_name
+
+PROMPTS_PER_BATCH = 64  # through the text encoder at once
+NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go with saving
+
+
+class DiffusersBackend(Backend):
+    """A diffusers pipeline as a noise predictor.
+
+    The pipeline is used as it is, never moved or cast: LoRA weights, device, dtype, quantised
+    components, attention backends and offload that you set with diffusers' own calls are
+    honoured. Its scheduler is read once, when the backend is made; only how noise was added in
+    training matters, not the scheduler's class.
+
+    Copies and clones share the weights. Pickles of a backend made by :meth:`from_pretrained`
+    hold the folder or Hub id instead, and load again on first use, once per process.
+
+    Parameters
+    ----------
+    pipeline : diffusers.DiffusionPipeline
+        Of a known family: Stable Diffusion 1.x or 2.x.
+
+    Attributes
+    ----------
+    schedule, prediction_type, image_size, device, dtype
+        As in :class:`~diffusion_classifier.backends.Backend`.
+
+    Raises
+    ------
+    ValueError
+        If the pipeline is of no known family, lacks a component, or needs more than the prompt.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.backends import DiffusersBackend
+    >>> DiffusersBackend("a-folder")
+    Traceback (most recent call last):
+    ValueError: this is a str, which is not supported; known pipelines are ...
+    """
+
+    _pipeline: Any
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | os.PathLike,
+        *,
+        revision: str | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        subfolder: str | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        **options: Any,
+    ) -> DiffusersBackend:
+        """Load a pipeline with diffusers and wrap it.
+
+        Weights must be safetensors; the safety checker and other components that classification
+        does not use are not loaded.
+
+        Parameters
+        ----------
+        path_or_id : str or path-like
+            A folder that holds ``model_index.json``, or a Hub id.
+        revision : str, optional
+            Branch, tag or commit on the Hub.
+        variant : str, optional
+            Such as ``"fp16"``: which of several sets of weight files.
+        token : str or bool, optional
+            For gated or private models; left out of pickles.
+        subfolder : str, optional
+            Where in the folder or repository the pipeline is.
+        dtype : torch.dtype or dict, optional
+            What networks compute in, or ``{component: dtype}``. By default float32.
+        device : torch.device or str, optional
+            Where to put the pipeline. By default it stays where diffusers loads it.
+        **options
+            Further arguments of diffusers' ``from_pretrained``.
+
+        Returns
+        -------
+        DiffusersBackend
+
+        Raises
+        ------
+        OSError, ValueError
+            As :func:`~diffusion_classifier.backends.loading.load_backend`.
+        """
+        return cls._load(
+            Origin(
+                resolve_name(path_or_id),
+                revision=revision,
+                variant=variant,
+                token=token,
+                subfolder=subfolder,
+                # None would leave each component in the dtype that it was saved in
+                dtype=torch.float32 if dtype is None else dtype,
+                device=None if device is None else str(torch.device(device)),
+                options=options,
+            )
+        )
+
+    @classmethod
+    def _load(cls, origin: Origin) -> DiffusersBackend:
+        backend = cls(load_pipeline(origin))
+        backend._origin = origin
+        return backend
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline; loaded again first if this backend came out of a pickle."""
+        if self._pipeline is None:
+            assert self._origin is not None  # others cannot be pickled
+            self._pipeline = cached_backend(self._origin).pipeline
+        return self._pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        names = [cls.__name__ for cls in type(pipeline).__mro__]
+        family = find_family(names, f"this is a {names[0]}")
+        for name in family.components:
+            if getattr(pipeline, name, None) is None:
+                raise ValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
+        family.check(pipeline)
+        self.prediction_type = family.prediction_type(pipeline)
+        self.schedule = family.schedule(pipeline)
+        self.image_size = family.image_size(pipeline)
+        self._family = family
+        self._pipeline = pipeline
+        self._pipeline_class = names[0]
+        self._origin: Origin | None = None
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where the denoiser runs, also while it is offloaded to another device."""
+        return self.pipeline._execution_device
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """What the denoiser computes in."""
+        return getattr(self.pipeline, self._family.denoiser).dtype
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents of images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, 3, H, W)
+            In [-1, 1]; sides divisible by the autoencoder's downsampling factor.
+
+        Returns
+        -------
+        Tensor of shape (B, C, h, w), dtype float32
+            On ``device``; the mode of the posterior, so that nothing is random.
+
+        Raises
+        ------
+        ValueError
+            If a side is not divisible.
+        """
+        return self._family.encode_images(self.pipeline, images)
+
+    @torch.no_grad()
+    def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
+        """Encode prompts with the pipeline's own text encoders.
+
+        Parameters
+        ----------
+        labels : sequence of length P
+            Not used: the prompts say it all.
+        prompts : sequence of str of length P
+
+        Returns
+        -------
+        Conditioning of length P
+
+        Warns
+        -----
+        UserWarning
+            For each prompt that is longer than the text encoder takes.
+        """
+        prompts = list(prompts)
+        return Conditioning.concatenate(
+            [
+                self._family.encode_prompts(self.pipeline, prompts[i : i + PROMPTS_PER_BATCH])
+                for i in range(0, len(prompts), PROMPTS_PER_BATCH)
+            ]
+        )
+
+    def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
+        return self._family.forward(self.pipeline, z, t, condition)
+
+    def identity(self) -> dict[str, str | None]:
+        """Which model this is, for whoever saves something learned with it.
+
+        Returns
+        -------
+        dict
+            ``name``: folder or Hub id (None if unknown), ``revision``, ``subfolder``,
+            ``pipeline_class``, and ``config_sha256`` over the components' configurations.
+            Weights are not read: a LoRA changes nothing here.
+        """
+        pipeline = self.pipeline
+        configs = {name: _config(getattr(pipeline, name)) for name in self._family.components}
+        digest = hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode())
+        origin = self._origin
+        return {
+            "name": origin.name if origin else pipeline.config.get("_name_or_path"),
+            "revision": origin.revision if origin else None,
+            "subfolder": origin.subfolder if origin else None,
+            "pipeline_class": self._pipeline_class,
+            "config_sha256": digest.hexdigest(),
+        }
+
+    def __copy__(self) -> DiffusersBackend:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict) -> DiffusersBackend:
+        """Weights are shared: nothing here ever changes them."""
+        return copy.copy(self)
+
+    def __sklearn_clone__(self) -> DiffusersBackend:
+        return copy.copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._origin is None:
+            raise pickle.PicklingError(
+                f"this {self._pipeline_class} was made in memory, so a pickle could not load it "
+                "again; save it with pipeline.save_pretrained(folder) and use "
+                "DiffusersBackend.from_pretrained(folder)."
+            )
+        origin = self._origin
+        if isinstance(origin.token, str):
+            origin = replace(origin, token=None)  # a secret: the reader's own login serves
+        return {**self.__dict__, "_pipeline": None, "_origin": origin}
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        where = repr(self._origin.name) if self._origin else "in memory"
+        return f"DiffusersBackend({self._pipeline_class}, {where})"
+
+
+_BACKENDS: list[tuple[Origin, DiffusersBackend]] = []  # a list: an Origin may not be hashable
+_LOCK = threading.Lock()
+
+
+def cached_backend(origin: Origin) -> DiffusersBackend:
+    """The backend of an origin, loaded once per process."""
+    with _LOCK:
+        for known, backend in _BACKENDS:
+            if known == origin:
+                return backend
+        backend = DiffusersBackend._load(origin)
+        _BACKENDS.append((origin, backend))
+        return backend
+
+
+def _config(component: Any) -> dict[str, Any]:
+    """What defines a component, whatever the library's version, dtype or folder.
+
+    Options that are off are left out: a newer library that knows more of them changes nothing.
+    """
+    config = getattr(component, "config", None)
+    if config is None:  # a tokenizer
+        return {"n_tokens": len(component), "max_length": component.model_max_length}
+    config = config.to_dict() if hasattr(config, "to_dict") else config
+    return {
+        key: value
+        for key, value in config.items()
+        if not (key.startswith("_") or key in NOT_IDENTITY)
+        and value is not None
+        and value is not False
+    }

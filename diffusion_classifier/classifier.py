@@ -1,0 +1,450 @@
+r"""DiffusionClassifier: the scikit-learn estimator.
+
+    log p(x | c) ~ -E_{t, eps}[ w(t) ||eps - eps_hat(alpha_t x + sigma_t eps, t, c)||^2 ]
+    p(c | x)     = softmax_c( log p(x | c) + log prior(c) )
+
+The class whose prompt predicts the noise best wins (Li et al., "Your Diffusion Model is Secretly
+a Zero-Shot Classifier", arXiv 2303.16203). This module holds parameters and glue; the loop is in
+``race``, the network in ``engine``, the arithmetic in ``losses``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import Tensor
+
+from .backends.base import Backend
+from .engine import Engine
+from .error_table import ErrorTable, table_from_results
+from .images import RESIZE_MODES, load_batch, read_images
+from .losses import PROMPT_REDUCTIONS, Scoring
+from .prediction import LOSSES
+from .prompts import make_prompts
+from .pruners import NoPruning, Pruner
+from .race import Result, run_race
+from .runtime import Progress, resolve_device, resolve_dtype
+from .samplers import DrawTape, check_positive_integer
+from .strategies import check_option, resolve_strategy
+from .weighting import LikelihoodWeighting
+
+
+class DiffusionClassifier(ClassifierMixin, BaseEstimator):
+    """Zero-shot image classifier from a diffusion model.
+
+    For each class prompt, noise the image, let the network predict the noise, and pick the
+    class whose prompt predicts it best.
+
+    Parameters
+    ----------
+    backend : None, str, path-like or Backend, default=None
+        The noise predictor. None is the small embedded model (32 x 32 scenes of coloured
+        digits); a string is a diffusers folder or Hub id, such as
+        ``"stabilityai/stable-diffusion-2-base"``, loaded once per process.
+    prompts : None, str, list of str or dict, default=None
+        What is said of a label: a template such as ``"a photo of a {}"``, a list of templates,
+        or ``{label: prompt or [prompts]}``. None is the backend's own template.
+    sampler : None, str or Sampler, default=None
+        Which timesteps and noise to draw. None is ``StratifiedSampler()``.
+    pruner : None, str or Pruner, default=None
+        Which classes stay in the race, and the budget. None is ``StagedPruner()``.
+    weighting : str or Weighting, default="uniform"
+        How much each timestep counts: "uniform", "likelihood", "exponential" or "native".
+    loss : {"l2", "l1", "huber"}, default="l2"
+        Loss of the noise residual, summed over dimensions.
+    prompt_reduction : {"best", "mean", "mixture"}, default="best"
+        A class's loss from those of its prompts.
+    priors : array-like of shape (n_classes,), optional
+        Positive, in the order of ``classes_``; normalised. Uniform by default.
+    image_size : int or (int, int), optional
+        Height and width that images are resized to, in pixels. By default the model's own.
+    resize : {"crop", "pad", "squash"}, default="crop"
+        Cut the longer side, pad the shorter, or change the aspect ratio.
+    batch_size : "auto" or int, default="auto"
+        Rows per network call. With a number, results on a CPU are equal to the bit whatever
+        the order and number of images; with "auto" they agree to rounding.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA, else MPS, else the CPU. A Backend that you pass stays where it is.
+    dtype : str or torch.dtype, default="auto"
+        "auto" is float16 on CUDA and float32 elsewhere. Errors are float32 in any case. A
+        Backend that you pass keeps its own.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws. One seed gives every image the same draws.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels; columns of the outputs follow it.
+    prompts_ : dict
+        The prompts of each label.
+    backend_, sampler_, pruner_, weighting_
+        What the parameters stand for.
+    seed_ : int
+        Key of the draws.
+    n_features_in_ : int
+        Number of columns, for backends that read numeric tables.
+
+    References
+    ----------
+    A. C. Li, M. Prabhudesai, S. Duggal, E. Brown and D. Pathak, "Your Diffusion Model is
+    Secretly a Zero-Shot Classifier", ICCV 2023, arXiv 2303.16203.
+
+    Examples
+    --------
+    >>> from diffusion_classifier import DiffusionClassifier
+    >>> from diffusion_classifier.datasets import load_scenes
+    >>> from diffusion_classifier.pruners import NoPruning
+    >>> scenes = load_scenes("test", n_samples=2)
+    >>> clf = DiffusionClassifier(pruner=NoPruning(max_draws=8), random_state=0)
+    >>> clf = clf.fit(None, ["red digit", "green digit", "blue digit", "black digit"])
+    >>> clf.predict_proba(scenes.images).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        backend: Any = None,
+        *,
+        prompts: Any = None,
+        sampler: Any = None,
+        pruner: Any = None,
+        weighting: Any = "uniform",
+        loss: str = "l2",
+        prompt_reduction: str = "best",
+        priors: Any = None,
+        image_size: Any = None,
+        resize: str = "crop",
+        batch_size: Any = "auto",
+        device: Any = "auto",
+        dtype: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backend = backend
+        self.prompts = prompts
+        self.sampler = sampler
+        self.pruner = pruner
+        self.weighting = weighting
+        self.loss = loss
+        self.prompt_reduction = prompt_reduction
+        self.priors = priors
+        self.image_size = image_size
+        self.resize = resize
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any) -> DiffusionClassifier:
+        """Name the classes and encode their prompts.
+
+        Parameters
+        ----------
+        X : None or images of length n
+            None for zero-shot use. Images are not looked at by a trained diffusion model; they
+            let the estimator stand in pipelines and cross-validation. See ``predict`` for what
+            holds images.
+        y : array-like of shape (n,)
+            With ``X=None``, the labels of the classes, each once. Else the label of each image.
+
+        Returns
+        -------
+        DiffusionClassifier
+            The fitted estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two classes, a label is given twice with ``X=None``, a label
+            has no prompt, or a parameter is not one of the known values.
+        OSError
+            If the backend's folder or Hub id cannot be loaded.
+
+        Warns
+        -----
+        UserWarning
+            If labels are numbers but the model reads text, or a prompt is longer than its
+            tokenizer takes.
+        """
+        self._check_options()
+        sampler, pruner, weighting = (
+            resolve_strategy(kind, getattr(self, kind)) for kind in ("sampler", "pruner", "weighting")
+        )
+        backend = self._resolve_backend()
+        X, y = self._check_X_y(X, y, backend)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y names {len(classes)} class ({classes.tolist()}); give at least two classes."
+            )
+        if isinstance(weighting, LikelihoodWeighting) and self.loss != "l2":
+            raise ValueError(f'weighting="likelihood" needs loss="l2", not {self.loss!r}.')
+        log_prior = self._log_prior(len(classes))
+        prompts = make_prompts(classes, self.prompts, backend.default_template)
+        self._warn_of_numeric_labels(classes, prompts, backend)
+        if X is not None:
+            backend.fit(X, y)
+        class_of = np.repeat(np.arange(len(classes)), [len(p) for p in prompts])
+        flat = [prompt for of_class in prompts for prompt in of_class]
+        with torch.inference_mode():
+            self._condition = backend.encode_classes(classes[class_of].tolist(), flat)
+        self._scoring = Scoring(
+            weighting.weights(backend.schedule, backend.prediction_type),
+            log_prior,
+            torch.as_tensor(class_of),
+            self.prompt_reduction,
+        )
+        self.classes_ = classes
+        self.prompts_ = dict(zip(classes.tolist(), prompts, strict=True))
+        self.backend_ = backend
+        self.sampler_, self.pruner_, self.weighting_ = sampler, pruner, weighting
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return self
+
+    def _check_options(self) -> None:
+        check_option("loss", self.loss, LOSSES)
+        check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
+        check_option("resize", self.resize, RESIZE_MODES)
+
+    def _resolve_backend(self) -> Backend:
+        if isinstance(self.backend, Backend):
+            return clone(self.backend)
+        device = resolve_device(self.device)
+        dtype = resolve_dtype(self.dtype, device)
+        if self.backend is None:
+            from .backends.embedded import load_embedded
+
+            return load_embedded(device, dtype)
+        if isinstance(self.backend, str | os.PathLike):
+            from .backends.loading import load_backend
+
+            return load_backend(os.fspath(self.backend), device, dtype)
+        raise TypeError(
+            f"backend={self.backend!r} must be None, the path or Hub id of a diffusers model, or a "
+            "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
+        )
+
+    def _check_X_y(self, X: Any, y: Any, backend: Backend) -> tuple[Any, NDArray]:
+        if y is None:
+            raise ValueError(
+                "fit requires y to be passed, but the target y is None; for zero-shot use call "
+                "fit(None, labels)."
+            )
+        if X is None:
+            labels = column_or_1d(np.asarray(y))
+            names, counts = np.unique(labels, return_counts=True)
+            if (counts > 1).any():
+                raise ValueError(
+                    f"labels {names[counts > 1].tolist()} are given more than once; "
+                    "fit(None, labels) takes each class once."
+                )
+        elif backend.input_kind == "array":
+            X, labels = validate_data(self, X, y)
+        else:
+            labels = column_or_1d(np.asarray(y))
+            X = read_images(X)
+            check_consistent_length(X, labels)
+        check_classification_targets(labels)
+        return X, labels
+
+    def _log_prior(self, n_classes: int) -> Tensor:
+        priors = np.ones(n_classes) if self.priors is None else np.asarray(self.priors, float)
+        if priors.shape != (n_classes,) or not np.isfinite(priors).all() or (priors <= 0).any():
+            raise ValueError(
+                f"priors={self.priors!r} must be {n_classes} positive numbers, in the order of "
+                "the sorted labels."
+            )
+        return torch.as_tensor(np.log(priors / priors.sum()))
+
+    def _warn_of_numeric_labels(
+        self, classes: NDArray, prompts: list[list[str]], backend: Backend
+    ) -> None:
+        numeric = classes.dtype.kind in "biuf"
+        if numeric and backend.text_conditional and not isinstance(self.prompts, dict):
+            warnings.warn(
+                f"labels are numbers, so the model reads prompts such as {prompts[0][0]!r}; name "
+                "the classes in words, or pass prompts={label: prompt}.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    # --------------------------------------------------------------- predicting
+
+    def predict(self, X: Any) -> NDArray:
+        """The most probable class of each image.
+
+        Parameters
+        ----------
+        X : images of length n
+            List of PIL images or paths; uint8 array [n, H, W, 3] or [n, 3, H, W]; float array in
+            [0, 1]; tensor; data frame column. For backends that read tables, array [n, features].
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` was not called.
+        ValueError, FileNotFoundError
+            If there are no images, or one cannot be read; the message names its index.
+        FloatingPointError
+            If the network returns NaN.
+        """
+        return self.classes_[self._log_posterior(X).argmax(1)]
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Log posterior of every class, of shape (n, n_classes); see ``predict`` for X."""
+        return self._log_posterior(X)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Posterior of every class, of shape (n, n_classes), rows summing to 1."""
+        return np.exp(self._log_posterior(X))
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Log posterior of shape (n, n_classes); for two classes, log-odds of shape (n,)."""
+        log_posterior = self._log_posterior(X)
+        if len(self.classes_) == 2:
+            return log_posterior[:, 1] - log_posterior[:, 0]
+        return log_posterior
+
+    def errors(self, X: Any, *, full: bool = False) -> ErrorTable:
+        """The noise-prediction errors that predictions rest on.
+
+        Parameters
+        ----------
+        X : images of length n
+            As for ``predict``.
+        full : bool, default=False
+            Evaluate every prompt on every draw of the budget, whatever the pruner.
+
+        Returns
+        -------
+        ErrorTable
+        """
+        with self._race(X, NoPruning(self.pruner_.max_draws) if full else None) as race:
+            results, n_images, tape = race
+            return table_from_results(
+                results,
+                n_images,
+                tape,
+                class_of=self._scoring.class_of.numpy(),
+                classes=self.classes_,
+                prompts=tuple(p for of_class in self.prompts_.values() for p in of_class),
+                seed=self.seed_,
+            )
+
+    def estimate_cost(self, n_images: int) -> Bunch:
+        """What predicting ``n_images`` images would cost at most, from one probe.
+
+        Parameters
+        ----------
+        n_images : int
+
+        Returns
+        -------
+        sklearn.utils.Bunch
+            ``evaluations``: most rows through the network; ``seconds``: their time, from two
+            timed rounds of grey images (the first of which warms up).
+        """
+        check_is_fitted(self)
+        n_images = check_positive_integer("n_images", n_images)
+        n_prompts = len(self._condition)
+        evaluations = n_images * self.pruner_.max_evaluations(n_prompts)
+        if self.backend_.input_kind == "array":
+            grey: Any = np.zeros((1, self.n_features_in_))
+        else:
+            height, width = self._image_size() or (64, 64)
+            grey = np.full((1, height, width, 3), 128, np.uint8)
+        n_draws = -(-64 // n_prompts)
+        for _ in range(2):
+            start = time.perf_counter()
+            with self._race(grey, NoPruning(n_draws), verbose=0) as (results, _, tape):
+                list(results)
+            seconds = time.perf_counter() - start
+        return Bunch(
+            evaluations=evaluations, seconds=seconds * evaluations / (tape.n_draws * n_prompts)
+        )
+
+    def _log_posterior(self, X: Any) -> NDArray[np.float64]:
+        with self._race(X) as (results, n_images, tape):
+            losses = torch.empty(n_images, len(self.classes_), dtype=torch.float64)
+            for result in results:
+                n_draws = result.errors.shape[1]
+                contributions = self._scoring.contributions(
+                    result.errors, tape.timesteps[:n_draws], tape.density[:n_draws]
+                )
+                losses[result.image] = self._scoring.class_losses(contributions)
+        return torch.log_softmax(-losses, 1).numpy()
+
+    @contextmanager
+    def _race(
+        self, X: Any, pruner: Pruner | None = None, verbose: int | None = None
+    ) -> Iterator[tuple[Iterator[Result], int, DrawTape]]:
+        """A race over X under way: its results, the number of images and the draws taken."""
+        check_is_fitted(self)
+        pruner = self.pruner_ if pruner is None else pruner
+        n_images, encode = self._image_encoder(X)
+        budget = check_positive_integer("max_draws", pruner.max_draws)
+        tape = DrawTape(self.sampler_.rounds(self.backend_.schedule, self.seed_), budget)
+        with Progress(n_images, self.verbose if verbose is None else verbose) as progress:
+            engine = Engine(
+                self.backend_,
+                self._condition,
+                encode,
+                n_images,
+                loss=self.loss,
+                batch_size=self.batch_size,
+                on_evaluations=progress.add_evaluations,
+            )
+            results = run_race(engine, tape, pruner, self._scoring, range(n_images))
+
+            def counted() -> Iterator[Result]:
+                for result in results:
+                    progress.add_image()
+                    yield result
+
+            yield counted(), n_images, tape
+
+    def _image_encoder(self, X: Any) -> tuple[int, Any]:
+        """The number of images in X, and a function from their indices to latents."""
+        if self.backend_.input_kind == "array":
+            rows = torch.as_tensor(validate_data(self, X, reset=False))
+            return len(rows), lambda indices: self.backend_.encode_images(rows[list(indices)])
+        images, size = read_images(X), self._image_size()
+
+        def encode(indices: Sequence[int]) -> Tensor:
+            return self.backend_.encode_images(load_batch(images, indices, size, self.resize))
+
+        return len(images), encode
+
+    def _image_size(self) -> tuple[int, int] | None:
+        if self.image_size is None:
+            return self.backend_.image_size
+        pair = (self.image_size,) * 2 if np.isscalar(self.image_size) else tuple(self.image_size)
+        if len(pair) != 2:
+            raise ValueError(f"image_size={self.image_size!r} must be an int or (height, width).")
+        return tuple(check_positive_integer("image_size", side) for side in pair)

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from diffusion_classifier.prediction import PREDICTION_TYPES
+from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.weighting import (
+    WEIGHTINGS,
+    ExponentialWeighting,
+    LikelihoodWeighting,
+    NativeWeighting,
+)
+
+SD = NoiseSchedule.from_alphas_cumprod(
+    torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2, 0)
+)
+ZERO_SNR = NoiseSchedule([0.9, 0.5, 0.0], [0.1, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+@pytest.mark.parametrize("schedule", [SD, ZERO_SNR, NoiseSchedule.flow(10)])
+def test_weights_are_finite_and_not_negative(name, kind, schedule):
+    weights = WEIGHTINGS[name]().weights(schedule, kind)
+    assert weights.shape == (schedule.n_timesteps,) and weights.dtype == torch.float64
+    assert torch.isfinite(weights).all() and (weights >= 0).all()
+
+
+def test_likelihood_weights_integrate_half_of_the_log_snr_range():
+    weights = LikelihoodWeighting().weights(SD, "epsilon")
+    snr = SD.log_snr
+    ends = (snr[0] - snr[1] + snr[-2] - snr[-1]) / 2
+    assert weights.mean().item() == pytest.approx(((snr[0] - snr[-1] + ends) / 2).item())
+    assert weights[500].item() == pytest.approx((500 * (snr[499] - snr[501]) / 2).item())
+
+
+def test_exponential_weights_restate_an_image_space_error():
+    weights = ExponentialWeighting().weights(SD, "epsilon")
+    expected = math.exp(-7 * 0.3) * (SD.sigma[300] / SD.alpha[300]) ** 2
+    assert weights[300].item() == pytest.approx(expected.item())
+    flow = NoiseSchedule.flow(10)
+    expected = math.exp(-7 * 0.35) * (0.35 / 0.65) ** 2
+    assert ExponentialWeighting().weights(flow, "flow")[3].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_native_weights_undo_the_scale_to_noise_space(kind):
+    weights = NativeWeighting().weights(SD, kind)
+    scale = PREDICTION_TYPES[kind].scale(SD.alpha, SD.sigma)
+    torch.testing.assert_close(weights * scale**2, torch.ones(1000).double())
