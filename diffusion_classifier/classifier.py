@@ -190,7 +190,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check_options()
         sampler, pruner, weighting = (
-            resolve_strategy(kind, getattr(self, kind)) for kind in ("sampler", "pruner", "weighting")
+            resolve_strategy(kind, getattr(self, kind))
+            for kind in ("sampler", "pruner", "weighting")
         )
         backend = self._resolve_backend()
         X, y = self._check_X_y(X, y, backend)
@@ -300,6 +301,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         X : images of length n
             List of PIL images or paths; uint8 array [n, H, W, 3] or [n, 3, H, W]; float array in
             [0, 1]; tensor; data frame column. For backends that read tables, array [n, features].
+            Or an ErrorTable that ``errors`` recorded: then the network is not asked again.
 
         Returns
         -------
@@ -314,7 +316,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         FloatingPointError
             If the network returns NaN.
         """
-        return self.classes_[self._log_posterior(X).argmax(1)]
+        best = self._log_posterior(X).argmax(1)
+        return self.classes_[best]
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Log posterior of every class, of shape (n, n_classes); see ``predict`` for X."""
@@ -344,6 +347,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         ErrorTable
+            Accepted in place of images by ``predict`` and its kin.
         """
         with self._race(X, NoPruning(self.pruner_.max_draws) if full else None) as race:
             results, n_images, tape = race
@@ -353,7 +357,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
                 tape,
                 class_of=self._scoring.class_of.numpy(),
                 classes=self.classes_,
-                prompts=tuple(p for of_class in self.prompts_.values() for p in of_class),
+                prompts=self._flat_prompts(),
                 seed=self.seed_,
             )
 
@@ -390,15 +394,38 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
+        if isinstance(X, ErrorTable):
+            return torch.log_softmax(-self._losses_of_table(X), 1).numpy()
         with self._race(X) as (results, n_images, tape):
             losses = torch.empty(n_images, len(self.classes_), dtype=torch.float64)
             for result in results:
-                n_draws = result.errors.shape[1]
-                contributions = self._scoring.contributions(
-                    result.errors, tape.timesteps[:n_draws], tape.density[:n_draws]
+                losses[result.image] = self._class_losses(
+                    result.errors, tape.timesteps, tape.density
                 )
-                losses[result.image] = self._scoring.class_losses(contributions)
         return torch.log_softmax(-losses, 1).numpy()
+
+    def _losses_of_table(self, table: ErrorTable) -> Tensor:
+        check_is_fitted(self)
+        if table.prompts != self._flat_prompts() or not np.array_equal(
+            table.classes, self.classes_
+        ):
+            raise ValueError(
+                f"this ErrorTable holds prompts {table.prompts[:3]}..., but this classifier was "
+                f"fitted with {self._flat_prompts()[:3]}...; record errors with this classifier."
+            )
+        timesteps, density = torch.as_tensor(table.timesteps), torch.as_tensor(table.density)
+        return torch.stack(
+            [self._class_losses(torch.as_tensor(row), timesteps, density) for row in table.errors]
+        )
+
+    def _class_losses(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
+        """Losses [K] of one image from its errors [P, J], on the first J of these draws."""
+        n = errors.shape[1]
+        contributions = self._scoring.contributions(errors, timesteps[:n], density[:n])
+        return self._scoring.class_losses(contributions)
+
+    def _flat_prompts(self) -> tuple[str, ...]:
+        return tuple(prompt for of_class in self.prompts_.values() for prompt in of_class)
 
     @contextmanager
     def _race(
@@ -444,7 +471,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
     def _image_size(self) -> tuple[int, int] | None:
         if self.image_size is None:
             return self.backend_.image_size
-        pair = (self.image_size,) * 2 if np.isscalar(self.image_size) else tuple(self.image_size)
-        if len(pair) != 2:
+        sides = [self.image_size] * 2 if np.isscalar(self.image_size) else list(self.image_size)
+        if len(sides) != 2:
             raise ValueError(f"image_size={self.image_size!r} must be an int or (height, width).")
-        return tuple(check_positive_integer("image_size", side) for side in pair)
+        height, width = (check_positive_integer("image_size", side) for side in sides)
+        return height, width

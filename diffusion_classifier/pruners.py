@@ -136,9 +136,7 @@ class StagedPruner(Pruner):
                 f"n_draws={self.n_draws!r} must increase and keep={self.keep!r} must not."
             )
         if draws and budget <= draws[-1]:
-            raise ValueError(
-                f"max_draws={budget} must be above the last cut at {draws[-1]} draws."
-            )
+            raise ValueError(f"max_draws={budget} must be above the last cut at {draws[-1]} draws.")
         return list(zip(draws, keep, strict=True))
 
     def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:

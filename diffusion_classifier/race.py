@@ -44,7 +44,11 @@ class ErrorSource(Protocol):
     """Where errors come from."""
 
     n_prompts: int
-    rows_wanted: int  # rows per call that keep it busy
+
+    @property
+    def rows_wanted(self) -> int:
+        """Rows per call that keep it busy."""
+        ...
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
         """Errors [A, J] of each request, on the CPU."""

@@ -41,8 +41,9 @@ def resolve_device(device: Any) -> torch.device:
         raise ValueError(
             f'device={device!r} is not known; use "auto", "cuda", "cuda:0", "mps" or "cpu".'
         ) from error
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if not available.get(resolved.type, lambda: True)():
+    if (resolved.type == "cuda" and not torch.cuda.is_available()) or (
+        resolved.type == "mps" and not torch.backends.mps.is_available()
+    ):
         raise ValueError(f'device={device!r} is not available here; use "auto" or "cpu".')
     return resolved
 
@@ -57,10 +58,10 @@ def resolve_dtype(dtype: Any, device: torch.device) -> torch.dtype:
     """
     if isinstance(dtype, str) and dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    resolved = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
-    if resolved not in DTYPES.values():
-        raise ValueError(f'dtype={dtype!r} is not known; use "auto" or one of {", ".join(DTYPES)}.')
-    return resolved
+    for name, known in DTYPES.items():
+        if dtype == known or (isinstance(dtype, str) and dtype == name):
+            return known
+    raise ValueError(f'dtype={dtype!r} is not known; use "auto" or one of {", ".join(DTYPES)}.')
 
 
 class BatchSize:

@@ -51,5 +51,7 @@ def resolve_strategy(kind: str, value: Any) -> Any:
 def check_option(name: str, value: Any, known: Any) -> Any:
     """``value`` if it is one of the known ones; else a ValueError that lists them."""
     if value not in known:
-        raise ValueError(f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}.")
+        raise ValueError(
+            f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
+        )
     return value

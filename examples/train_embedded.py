@@ -95,7 +95,7 @@ def make_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    words = "a photo of the digit number handwritten on background".split()
+    words = ["a", "photo", "of", "the", "digit", "number", "handwritten", "on", "background"]
     words += [*DIGIT_NAMES, *COLOR_NAMES]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -245,7 +245,10 @@ def train_denoiser(nets, scheduler, latents, token_table, steps, checkpoint):
         schedule.step()
         average.update_parameters(nets)
         if step % 100 == 0:
-            print(f"step {step} loss {loss.item():.4f} {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"step {step} loss {loss.item():.4f} {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
         if step % 500 == 499:
             state = {name: part.state_dict() for name, part in parts.items()}
             torch.save({"step": step + 1, **state}, checkpoint.with_suffix(".part"))

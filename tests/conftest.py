@@ -1,4 +1,4 @@
-"""Shared by all tests: two torch threads, no hub, and a fixed seed."""
+"""Shared by all tests: one torch thread, no hub, and a fixed seed."""
 
 import os
 
@@ -9,8 +9,8 @@ import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

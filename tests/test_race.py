@@ -61,9 +61,7 @@ class HalvingPruner(Pruner):
 def scoring(reduction="best", class_of=range(P)):
     class_of = torch.tensor(class_of)
     n_classes = int(class_of.max()) + 1
-    return Scoring(
-        torch.ones(100).double(), torch.zeros(n_classes).double(), class_of, reduction
-    )
+    return Scoring(torch.ones(100).double(), torch.zeros(n_classes).double(), class_of, reduction)
 
 
 def race(pruner, sampler, rows_wanted, scores, images=range(N)):
@@ -123,9 +121,7 @@ def test_racing_side_by_side_equals_racing_alone(pruner, sampler, scores, rows_w
     for image in range(N):
         errors, active = plain_race(image, pruner, sampler, scores)
         assert torch.equal(results[image].active, active)
-        torch.testing.assert_close(
-            results[image].errors, errors, rtol=0, atol=0, equal_nan=True
-        )
+        torch.testing.assert_close(results[image].errors, errors, rtol=0, atol=0, equal_nan=True)
 
 
 def test_images_can_come_in_any_order_and_company():

@@ -113,7 +113,10 @@ def test_fixed_draws_are_taken_as_given():
         first.noise((4,))
 
 
-@pytest.mark.parametrize("timesteps, noise", [([], None), ([1000], None), ([-1], None), ([1.5], None), ([1], [[0.0], [1.0]])])
+@pytest.mark.parametrize(
+    "timesteps, noise",
+    [([], None), ([1000], None), ([-1], None), ([1.5], None), ([1], [[0.0], [1.0]])],
+)
 def test_impossible_fixed_draws_are_refused(timesteps, noise):
     with pytest.raises(ValueError, match="timesteps"):
         take(FixedDraws(timesteps, noise), 1)

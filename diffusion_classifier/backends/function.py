@@ -204,6 +204,7 @@ def as_schedule(schedule: NoiseSchedule | Tensor) -> NoiseSchedule:
         return schedule
     if not isinstance(schedule, Tensor) or schedule.ndim != 1:
         raise TypeError(
-            f"schedule must be a NoiseSchedule or a 1-D tensor of alphas_cumprod, not {describe(schedule)}."
+            "schedule must be a NoiseSchedule or a 1-D tensor of alphas_cumprod, not "
+            f"{describe(schedule)}."
         )
     return NoiseSchedule.from_alphas_cumprod(schedule)

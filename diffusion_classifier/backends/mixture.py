@@ -30,6 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..prediction import PREDICTION_TYPES
+from ..samplers import check_positive_integer
 from ..schedule import NoiseSchedule
 from .base import Backend, Conditioning
 from .function import class_positions
@@ -59,11 +60,17 @@ def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
     -------
     NoiseSchedule
 
+    Raises
+    ------
+    ValueError
+        If ``n_timesteps`` is not a positive integer.
+
     Examples
     --------
     >>> wide_schedule()
     NoiseSchedule(n_timesteps=1000, log_snr=21.00..-17.00)
     """
+    n_timesteps = check_positive_integer("n_timesteps", n_timesteps)
     u = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps
     log_snr = 2 + 2.5 * torch.logit(1 - u)
     return NoiseSchedule(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
@@ -94,11 +101,13 @@ class MixtureBackend(Backend):
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise schedule in use."""
+        """The noise schedule in use: the given one, or a wide one of ``n_timesteps``."""
         return wide_schedule(self.n_timesteps) if self._schedule is None else self._schedule
 
     @schedule.setter
     def schedule(self, schedule: NoiseSchedule | None) -> None:
+        if not (schedule is None or isinstance(schedule, NoiseSchedule)):
+            raise TypeError(f"schedule={schedule!r} must be a NoiseSchedule or None.")
         self._schedule = schedule
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -49,15 +49,24 @@ class DiffusersBackend(Backend):
 
     Raises
     ------
+    TypeError
+        If it is a name and not a pipeline.
     ValueError
         If the pipeline is of no known family, lacks a component, or needs more than the prompt.
 
     Examples
     --------
+    A model on the Hub with a LoRA, its networks left on the CPU until they are needed::
+
+        pipeline = StableDiffusionPipeline.from_pretrained("owner/model", dtype=torch.float16)
+        pipeline.load_lora_weights("owner/lora")
+        pipeline.enable_model_cpu_offload()
+        backend = DiffusersBackend(pipeline)
+
     >>> from diffusion_classifier.backends import DiffusersBackend
-    >>> DiffusersBackend("a-folder")
+    >>> DiffusersBackend("owner/model")
     Traceback (most recent call last):
-    ValueError: this is a str, which is not supported; known pipelines are ...
+    TypeError: load a folder or Hub id with from_pretrained('owner/model').
     """
 
     _pipeline: Any
@@ -141,6 +150,8 @@ class DiffusersBackend(Backend):
 
     @pipeline.setter
     def pipeline(self, pipeline: Any) -> None:
+        if isinstance(pipeline, str | os.PathLike):
+            raise TypeError(f"load a folder or Hub id with from_pretrained({str(pipeline)!r}).")
         names = [cls.__name__ for cls in type(pipeline).__mro__]
         family = find_family(names, f"this is a {names[0]}")
         for name in family.components:
@@ -216,6 +227,13 @@ class DiffusersBackend(Backend):
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
         return self._family.forward(self.pipeline, z, t, condition)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The pipeline itself; None until a backend out of a pickle has loaded it.
+
+        scikit-learn asks for parameters often, for printing too: that must not load anything.
+        """
+        return {"pipeline": self._pipeline}
 
     def identity(self) -> dict[str, str | None]:
         """Which model this is, for whoever saves something learned with it.
