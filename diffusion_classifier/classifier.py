@@ -10,9 +10,7 @@ a Zero-Shot Classifier", arXiv 2303.16203). This module holds parameters and glu
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,29 +18,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
 from .backends.base import Backend
 from .engine import Engine
 from .error_table import ErrorTable, table_from_results
-from .images import RESIZE_MODES, load_batch, read_images
+from .images import RESIZE_MODES, load_batch, read_images, read_size
+from .labels import find_classes, read_labels, read_log_prior, warn_of_numbers
 from .losses import PROMPT_REDUCTIONS, Scoring
 from .prediction import LOSSES
 from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
 from .race import Result, run_race
-from .runtime import Progress, resolve_device, resolve_dtype
-from .samplers import DrawTape, check_positive_integer
-from .strategies import check_option, resolve_strategy
+from .runtime import Progress
+from .samplers import DrawTape
+from .strategies import resolve_backend, resolve_strategy
+from .validation import check_option, check_positive_integer
 from .weighting import LikelihoodWeighting
 
 
@@ -57,7 +51,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
     backend : None, str, path-like or Backend, default=None
         The noise predictor. None is the small embedded model (32 x 32 scenes of coloured
         digits); a string is a diffusers folder or Hub id, such as
-        ``"stabilityai/stable-diffusion-2-base"``, loaded once per process.
+        ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``, loaded once per process.
     prompts : None, str, list of str or dict, default=None
         What is said of a label: a template such as ``"a photo of a {}"``, a list of templates,
         or ``{label: prompt or [prompts]}``. None is the backend's own template.
@@ -193,20 +187,16 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             resolve_strategy(kind, getattr(self, kind))
             for kind in ("sampler", "pruner", "weighting")
         )
-        backend = self._resolve_backend()
+        backend = resolve_backend(self.backend, self.device, self.dtype)
         X, y = self._check_X_y(X, y, backend)
-        classes = np.unique(y)
-        if len(classes) < 2:
-            raise ValueError(
-                f"y names {len(classes)} class ({classes.tolist()}); give at least two classes."
-            )
+        classes = find_classes(y)
         if isinstance(weighting, LikelihoodWeighting) and self.loss != "l2":
             raise ValueError(f'weighting="likelihood" needs loss="l2", not {self.loss!r}.')
-        log_prior = self._log_prior(len(classes))
+        log_prior = read_log_prior(self.priors, len(classes))
         prompts = make_prompts(classes, self.prompts, backend.default_template)
-        self._warn_of_numeric_labels(classes, prompts, backend)
-        if X is not None:
-            backend.fit(X, y)
+        if backend.text_conditional and not isinstance(self.prompts, dict):
+            warn_of_numbers(classes, prompts[0][0])
+        backend.fit(X, y)
         class_of = np.repeat(np.arange(len(classes)), [len(p) for p in prompts])
         flat = [prompt for of_class in prompts for prompt in of_class]
         with torch.inference_mode():
@@ -229,67 +219,14 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("resize", self.resize, RESIZE_MODES)
 
-    def _resolve_backend(self) -> Backend:
-        if isinstance(self.backend, Backend):
-            return clone(self.backend)
-        device = resolve_device(self.device)
-        dtype = resolve_dtype(self.dtype, device)
-        if self.backend is None:
-            from .backends.embedded import load_embedded
-
-            return load_embedded(device, dtype)
-        if isinstance(self.backend, str | os.PathLike):
-            from .backends.loading import load_backend
-
-            return load_backend(os.fspath(self.backend), device, dtype)
-        raise TypeError(
-            f"backend={self.backend!r} must be None, the path or Hub id of a diffusers model, or a "
-            "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
-        )
-
     def _check_X_y(self, X: Any, y: Any, backend: Backend) -> tuple[Any, NDArray]:
-        if y is None:
-            raise ValueError(
-                "fit requires y to be passed, but the target y is None; for zero-shot use call "
-                "fit(None, labels)."
-            )
-        if X is None:
-            labels = column_or_1d(np.asarray(y))
-            names, counts = np.unique(labels, return_counts=True)
-            if (counts > 1).any():
-                raise ValueError(
-                    f"labels {names[counts > 1].tolist()} are given more than once; "
-                    "fit(None, labels) takes each class once."
-                )
-        elif backend.input_kind == "array":
-            X, labels = validate_data(self, X, y)
-        else:
-            labels = column_or_1d(np.asarray(y))
+        labels = read_labels(y, unique=X is None)
+        if X is not None and backend.input_kind == "array":
+            return validate_data(self, X, labels)
+        if X is not None:
             X = read_images(X)
             check_consistent_length(X, labels)
-        check_classification_targets(labels)
         return X, labels
-
-    def _log_prior(self, n_classes: int) -> Tensor:
-        priors = np.ones(n_classes) if self.priors is None else np.asarray(self.priors, float)
-        if priors.shape != (n_classes,) or not np.isfinite(priors).all() or (priors <= 0).any():
-            raise ValueError(
-                f"priors={self.priors!r} must be {n_classes} positive numbers, in the order of "
-                "the sorted labels."
-            )
-        return torch.as_tensor(np.log(priors / priors.sum()))
-
-    def _warn_of_numeric_labels(
-        self, classes: NDArray, prompts: list[list[str]], backend: Backend
-    ) -> None:
-        numeric = classes.dtype.kind in "biuf"
-        if numeric and backend.text_conditional and not isinstance(self.prompts, dict):
-            warnings.warn(
-                f"labels are numbers, so the model reads prompts such as {prompts[0][0]!r}; name "
-                "the classes in words, or pass prompts={label: prompt}.",
-                UserWarning,
-                stacklevel=3,
-            )
 
     # --------------------------------------------------------------- predicting
 
@@ -395,34 +332,16 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
         if isinstance(X, ErrorTable):
-            return torch.log_softmax(-self._losses_of_table(X), 1).numpy()
+            check_is_fitted(self)
+            X.check_matches(self.classes_, self._flat_prompts())
+            return torch.log_softmax(-X.class_losses(self._scoring), 1).numpy()
         with self._race(X) as (results, n_images, tape):
             losses = torch.empty(n_images, len(self.classes_), dtype=torch.float64)
             for result in results:
-                losses[result.image] = self._class_losses(
+                losses[result.image] = self._scoring.class_losses_of(
                     result.errors, tape.timesteps, tape.density
                 )
         return torch.log_softmax(-losses, 1).numpy()
-
-    def _losses_of_table(self, table: ErrorTable) -> Tensor:
-        check_is_fitted(self)
-        if table.prompts != self._flat_prompts() or not np.array_equal(
-            table.classes, self.classes_
-        ):
-            raise ValueError(
-                f"this ErrorTable holds prompts {table.prompts[:3]}..., but this classifier was "
-                f"fitted with {self._flat_prompts()[:3]}...; record errors with this classifier."
-            )
-        timesteps, density = torch.as_tensor(table.timesteps), torch.as_tensor(table.density)
-        return torch.stack(
-            [self._class_losses(torch.as_tensor(row), timesteps, density) for row in table.errors]
-        )
-
-    def _class_losses(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
-        """Losses [K] of one image from its errors [P, J], on the first J of these draws."""
-        n = errors.shape[1]
-        contributions = self._scoring.contributions(errors, timesteps[:n], density[:n])
-        return self._scoring.class_losses(contributions)
 
     def _flat_prompts(self) -> tuple[str, ...]:
         return tuple(prompt for of_class in self.prompts_.values() for prompt in of_class)
@@ -469,10 +388,4 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         return len(images), encode
 
     def _image_size(self) -> tuple[int, int] | None:
-        if self.image_size is None:
-            return self.backend_.image_size
-        sides = [self.image_size] * 2 if np.isscalar(self.image_size) else list(self.image_size)
-        if len(sides) != 2:
-            raise ValueError(f"image_size={self.image_size!r} must be an int or (height, width).")
-        height, width = (check_positive_integer("image_size", side) for side in sides)
-        return height, width
+        return self.backend_.image_size if self.image_size is None else read_size(self.image_size)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from .losses import Scoring
 from .race import Result
 from .samplers import DrawTape
 
@@ -69,6 +71,24 @@ class ErrorTable:
     def n_evaluations(self) -> NDArray[np.int64]:
         """Network rows spent on each image, of shape (N,)."""
         return self.n_draws.sum(1)
+
+    def class_losses(self, scoring: Scoring) -> Tensor:
+        """Losses of every image's classes, [N, K], float64."""
+        timesteps, density = torch.as_tensor(self.timesteps), torch.as_tensor(self.density)
+        return torch.stack(
+            [
+                scoring.class_losses_of(torch.as_tensor(row), timesteps, density)
+                for row in self.errors
+            ]
+        )
+
+    def check_matches(self, classes: NDArray, prompts: tuple[str, ...]) -> None:
+        """Raise a ValueError unless the errors are of these classes and prompts."""
+        if self.prompts != prompts or not np.array_equal(self.classes, classes):
+            raise ValueError(
+                f"this ErrorTable holds prompts {self.prompts[:3]}..., but this classifier was "
+                f"fitted with {prompts[:3]}...; record errors with this classifier."
+            )
 
     def __len__(self) -> int:
         return len(self.errors)

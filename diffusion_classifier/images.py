@@ -30,7 +30,7 @@ from .pictures import (
     is_unit_range,
     to_rgb,
 )
-from .strategies import check_option
+from .validation import check_option, check_positive_integer
 
 RESIZE_MODES = ("crop", "pad", "squash")
 DECODE_THREADS = 4
@@ -172,6 +172,15 @@ def as_images(dataset: Any) -> ImageSequence:
     if not hasattr(dataset, "__len__"):
         raise TypeError(f"{type(dataset).__name__} has no length; {WAY_OUT} instead.")
     return read_images(ImageSequence(_FirstElements(dataset)))
+
+
+def read_size(size: Any) -> tuple[int, int]:
+    """Height and width from a side or a pair; a ValueError if they are not positive integers."""
+    sides = [size] * 2 if np.isscalar(size) else list(size)
+    if len(sides) != 2:
+        raise ValueError(f"image_size={size!r} must be an int or (height, width).")
+    height, width = (check_positive_integer("image_size", side) for side in sides)
+    return height, width
 
 
 def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) -> Image.Image:

@@ -90,6 +90,11 @@ class Scoring:
         highest = torch.where(active, self.class_of, -1).amax(-1)
         return lowest == highest
 
+    def class_losses_of(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
+        """Losses [K] of one image from its errors [P, J], on the first J of these draws."""
+        n = errors.shape[1]
+        return self.class_losses(self.contributions(errors, timesteps[:n], density[:n]))
+
     def class_losses(self, contributions: Tensor) -> Tensor:
         """Losses of the classes [K] from one image's contributions [P or K, J]."""
         losses = contender_losses(contributions)

@@ -15,7 +15,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from .samplers import check_positive_integer
+from .validation import check_positive_integer
 
 
 class Pruner(BaseEstimator, ABC):
@@ -105,7 +105,7 @@ class StagedPruner(Pruner):
 
     References
     ----------
-    X. Li et al., arXiv 2303.16203, section 3.3 and its published script. Their ImageNet
+    A. C. Li et al., arXiv 2303.16203, section 3.3 and its published script. Their ImageNet
     schedule is ``StagedPruner((50, 100, 500), (500, 50, 10), max_draws=1000)``.
 
     Examples

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .samplers import check_positive_integer
+from .validation import check_positive_integer
 
 DTYPES = {
     "float32": torch.float32,

@@ -23,6 +23,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .schedule import NoiseSchedule
+from .validation import check_positive_integer
 
 _FIXED = -1  # noise key of draws whose noise the user gave
 
@@ -144,7 +145,7 @@ class StratifiedSampler(Sampler):
 
     References
     ----------
-    X. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", arXiv 2303.16203,
+    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", arXiv 2303.16203,
     show why noise is shared by classes; A. Owen, "Monte Carlo theory, methods and examples",
     ch. 8 and 10, has antithetic and systematic sampling.
 
@@ -214,7 +215,7 @@ class EvenSampler(Sampler):
 
     References
     ----------
-    X. Li et al., arXiv 2303.16203, and its published script ``eval_prob_adaptive.py``.
+    A. C. Li et al., arXiv 2303.16203, and its published script ``eval_prob_adaptive.py``.
 
     Examples
     --------
@@ -317,17 +318,6 @@ def _plain_round(
         seed,
         fixed_noise=fixed_noise,
     )
-
-
-def check_positive_integer(name: str, value: Any) -> int:
-    """``value`` as an int; a ValueError that names it if it is not a positive integer."""
-    try:
-        good = not isinstance(value, bool) and int(value) == value and value > 0
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good:
-        raise ValueError(f"{name}={value!r} must be a positive integer.")
-    return int(value)
 
 
 class DrawTape:

@@ -1,13 +1,17 @@
-"""Strategies by name: what a string passed for a sampler, pruner or weighting stands for."""
+"""What the value of a parameter stands for: strategies by name, backends by path."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sklearn.base import clone
 
+from .backends.base import Backend
 from .pruners import NoPruning, Pruner, StagedPruner
+from .runtime import resolve_device, resolve_dtype
 from .samplers import EvenSampler, Sampler, StratifiedSampler
+from .validation import check_option
 from .weighting import WEIGHTINGS, Weighting
 
 SAMPLERS: dict[str, type[Sampler]] = {"stratified": StratifiedSampler, "even": EvenSampler}
@@ -48,10 +52,30 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     )
 
 
-def check_option(name: str, value: Any, known: Any) -> Any:
-    """``value`` if it is one of the known ones; else a ValueError that lists them."""
-    if value not in known:
-        raise ValueError(
-            f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
+def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
+    """A noise predictor from None (the embedded model), a path or Hub id, or a Backend.
+
+    Named models are loaded once per process; a Backend is cloned, which shares its weights, and
+    keeps its own device and dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    if isinstance(backend, Backend):
+        return clone(backend)
+    if backend is not None and not isinstance(backend, str | os.PathLike):
+        raise TypeError(
+            f"backend={backend!r} must be None, the path or Hub id of a diffusers model, or a "
+            "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
         )
-    return value
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    if backend is None:
+        from .backends.embedded import load_embedded
+
+        return load_embedded(device, dtype)
+    from .backends.loading import load_backend
+
+    return load_backend(os.fspath(backend), device, dtype)

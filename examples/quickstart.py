@@ -24,15 +24,16 @@ N_SHOWN = 8  # pictures in the figure
 N_BARS = 3  # most probable classes shown of each
 
 
-def classify(clf, images, truth):
-    """Probabilities of the fitted classes, after printing how it went."""
+def classify(clf, images, labels, truth):
+    """Probabilities of these labels, in the order of ``clf.classes_``; prints how it went."""
+    clf.fit(None, labels)
     start = time.perf_counter()
     table = clf.errors(images)  # what costs; the rest is arithmetic on it
     probabilities = clf.predict_proba(table)
     seconds = time.perf_counter() - start
     accuracy = (clf.classes_[probabilities.argmax(1)] == truth).mean()
     print(
-        f"{len(clf.classes_)} classes ({clf.classes_[0]}, {clf.classes_[1]}, ...): "
+        f"{len(labels)} classes ({labels[0]}, {labels[1]}, ...): "
         f"accuracy {accuracy:.1%}, {table.n_evaluations.mean():.0f} evaluations per image, "
         f"{seconds:.1f} s",
         flush=True,
@@ -41,33 +42,33 @@ def classify(clf, images, truth):
 
 
 def draw_bars(axes, classes, probabilities, truth):
-    """The most probable classes of one image, the right one in green."""
+    """The most probable classes of one image."""
     best = probabilities.argsort()[::-1][:N_BARS]
-    colors = ["tab:green" if classes[k] == truth else "tab:gray" for k in best]
+    colors = ["#8fd19e" if classes[k] == truth else "#d0d0d0" for k in best]
     axes.barh(range(len(best)), probabilities[best], color=colors)
     for row, k in enumerate(best):
         axes.text(0.03, row, classes[k], va="center", fontsize=8)
-    axes.set(xlim=(0, 1), xticks=[], yticks=[])
-    axes.set_ylim(N_BARS - 0.4, -0.6)
+        axes.text(0.97, row, f"{probabilities[k]:.0%}", va="center", ha="right", fontsize=8)
+    axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(N_BARS - 0.4, -0.6))
     axes.set_title(classes[best[0]], fontsize=9)
 
 
 def draw(path, images, answers):
-    """Save a grid: each image, then one panel of bars per question asked of it."""
+    """Save a grid: each image, then a panel of bars for each question asked of it."""
     n = min(N_SHOWN, len(images))
-    width = 1 + len(answers)
+    n_rows, width = -(-n // 2), 1 + len(answers)
     figure, panels = plt.subplots(
-        -(-n // 2), 2 * width, figsize=(11, 1.4 * -(-n // 2) + 0.3), squeeze=False
+        n_rows, 2 * width, figsize=(11, 1.4 * n_rows + 0.5), squeeze=False, layout="constrained"
     )
+    figure.suptitle("predicted classes and their probabilities (green: the right one)", fontsize=10)
     for panel in panels.flat:
         panel.set_axis_off()
     for i in range(n):
-        row = panels[i // 2, (i % 2) * width :][:width]
-        row[0].imshow(images[i])
-        for axes, (classes, probabilities, truth) in zip(row[1:], answers, strict=True):
+        picture, *bars = panels[i // 2, (i % 2) * width :][:width]
+        picture.imshow(images[i])
+        for axes, (classes, probabilities, truth) in zip(bars, answers, strict=True):
             axes.set_axis_on()
             draw_bars(axes, classes, probabilities[i], truth[i])
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -88,8 +89,8 @@ def main(argv=None):
         (DIGIT_NAMES, scenes.digit),
         (by_color, [f"{color} digit" for color in scenes.color]),
     ):
-        clf.fit(None, labels)
-        answers.append((clf.classes_, classify(clf, scenes.images, truth), truth))
+        probabilities = classify(clf, scenes.images, labels, truth)
+        answers.append((clf.classes_, probabilities, truth))
     draw(args.output, scenes.images, answers)
     print(f"wrote {args.output}")
 

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # switches on scikit-learn's array-API checks
 
 import pytest
 import torch

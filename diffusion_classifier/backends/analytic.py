@@ -15,7 +15,7 @@ from sklearn.utils import check_X_y
 
 from ..prediction import PREDICTION_TYPES
 from ..schedule import NoiseSchedule
-from ..strategies import check_option
+from ..validation import check_option
 from .mixture import MixtureBackend, as_finite, as_matrices
 
 
@@ -23,7 +23,8 @@ class GaussianBackend(MixtureBackend):
     """One Gaussian per class, with the closed-form optimal noise prediction.
 
     Rows are standardised inside: by the mean and standard deviation of X, or of the given
-    classes taken as equally likely.
+    classes taken as equally likely. Learned means and covariances are those of maximum
+    likelihood, as in scikit-learn's discriminant analyses and naive Bayes.
 
     Parameters
     ----------
@@ -158,12 +159,12 @@ class GaussianBackend(MixtureBackend):
         means = np.stack([rows.mean(0) for rows in groups])
         centred = [rows - mean for rows, mean in zip(groups, means, strict=True)]
         if self.covariance_type == "diag":
-            covariances = np.stack([(c**2).sum(0) / max(len(c) - 1, 1) for c in centred])[:, None]
+            covariances = np.stack([(rows**2).mean(0) for rows in centred])[:, None]
         elif self.covariance_type == "shared":
             within = np.concatenate(centred)
-            covariances = within.T @ within / max(len(X) - len(groups), 1)
+            covariances = within.T @ within / len(within)
         else:
-            covariances = np.stack([c.T @ c / max(len(c) - 1, 1) for c in centred])
+            covariances = np.stack([rows.T @ rows / len(rows) for rows in centred])
         self._set_components(
             means[:, None],
             covariances,

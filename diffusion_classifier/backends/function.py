@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..prediction import PREDICTION_TYPES
 from ..schedule import NoiseSchedule
-from ..strategies import check_option
+from ..validation import check_option
 from .base import Backend, Conditioning
 
 INPUT_KINDS = ("image", "array")
@@ -124,8 +124,8 @@ class FunctionBackend(Backend):
             raise TypeError(f"encode must be callable or None, not {describe(encode)}.")
         check_option("prediction_type", prediction_type, PREDICTION_TYPES)
         check_option("input_kind", input_kind, INPUT_KINDS)
-        if image_size is not None and not (
-            len(image_size) == 2 and all(int(side) == side and side > 0 for side in image_size)
+        if image_size is not None and (
+            np.shape(image_size) != (2,) or any(int(n) != n or n < 1 for n in image_size)
         ):
             raise ValueError(f"image_size={image_size!r} must be (height, width) in pixels.")
         self.function = function

@@ -1,0 +1,25 @@
+"""Checks of parameter values that name the parameter, the value and what would do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_option(name: str, value: Any, known: Any) -> Any:
+    """``value`` if it is one of the known ones; else a ValueError that lists them."""
+    if value not in known:
+        raise ValueError(
+            f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
+        )
+    return value
+
+
+def check_positive_integer(name: str, value: Any) -> int:
+    """``value`` as an int; a ValueError that names it if it is not a positive integer."""
+    try:
+        good = not isinstance(value, bool) and int(value) == value and value > 0
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good:
+        raise ValueError(f"{name}={value!r} must be a positive integer.")
+    return int(value)

@@ -1,0 +1,21 @@
+"""scikit-learn's own suite, with no check expected to fail."""
+
+import numpy as np
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import GaussianBackend
+
+
+@parametrize_with_checks([DiffusionClassifier(backend=GaussianBackend())])
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+def test_a_table_is_classified_by_the_gaussians_learned_from_it():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + [4, 0]])
+    y = np.repeat(["left", "right"], 50)
+    clf = DiffusionClassifier(GaussianBackend(), weighting="likelihood", random_state=0)
+    assert clf.fit(X, y).score(X, y) >= 0.96
+    assert clf.n_features_in_ == 2
