@@ -236,7 +236,7 @@ def test_a_small_part_of_the_recorded_accuracy_holds():
 # -------------------------------------------------------------------------- pins
 
 
-def test_every_direct_dependency_is_pinned_to_what_is_installed():
+def test_every_direct_dependency_is_pinned():
     def names(requirements):
         found = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
         return found - {"diffusion-classifier"}
@@ -244,7 +244,6 @@ def test_every_direct_dependency_is_pinned_to_what_is_installed():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    for extra in project["optional-dependencies"].values():
-        assert names(extra) - pins.keys() == set()
-    for name in names(project["dependencies"]):
-        assert version(name).split("+")[0] == pins[name]
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    assert set().union(*map(names, wanted)) - pins.keys() == set()
+    assert pins["torch"] == "2.13.0"  # of which there is a build without CUDA
