@@ -1,0 +1,65 @@
+"""The model inside the package: what it is made of and what it was kept from."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diffusion_classifier.backends.embedded import embedded_path, load_embedded
+from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, is_unseen_pair
+
+TRAIN = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "train_embedded.py"))
+
+
+def test_it_is_small_and_an_ordinary_pipeline_folder():
+    files = [path for path in embedded_path().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 15e6
+    names = {path.relative_to(embedded_path()).parts[0] for path in files}
+    assert names >= {"model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
+    weights = [path.name for path in files if path.suffix in (".safetensors", ".bin", ".pt")]
+    assert sorted(weights) == [
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.safetensors",
+        "model.safetensors",
+    ]
+
+
+def test_its_tokenizer_knows_the_words_of_its_captions():
+    tokenizer = load_embedded().pipeline.tokenizer
+    for word in (*DIGIT_NAMES, *COLOR_NAMES, "digit", "background", "handwritten", "photo"):
+        assert len(tokenizer(word).input_ids) == 3, word  # start, the word, end
+    assert len(tokenizer("a photo of a handwritten red seven on a blue background").input_ids) <= 16
+
+
+def test_its_latents_have_unit_scale_and_decode_to_the_picture():
+    from diffusion_classifier.datasets import load_scenes
+
+    backend = load_embedded()
+    images = load_scenes("test", n_samples=32).images
+    pixels = torch.as_tensor(images).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = backend.encode_images(pixels)
+    assert latents.shape == (32, 4, 8, 8)
+    assert 0.8 < latents.std().item() < 1.2
+    decoded = backend.pipeline.vae.decode(latents / backend.pipeline.vae.config.scaling_factor)
+    assert (decoded.sample - pixels).square().mean().item() < 0.02
+
+
+def test_training_scenes_hold_no_pair_that_is_kept_out(monkeypatch):
+    make_scenes = TRAIN["make_scenes"]
+    monkeypatch.setitem(make_scenes.__globals__, "N_SCENES", 3000)
+    images, digit, color, background = make_scenes(np.random.RandomState(0))
+    assert images.shape == (3000, 32, 32, 3)
+    named = color >= 0
+    assert 0.1 < 1 - named.mean() < 0.3  # arbitrary colours, less those refused
+    assert not is_unseen_pair(digit[named], color[named]).any()
+    assert (color != background).all()
+
+
+def test_captions_are_true_varied_and_partial():
+    rng = np.random.RandomState(0)
+    captions = [TRAIN["caption"](7, 0, 2, rng) for _ in range(500)]
+    assert len(set(captions)) > 20
+    assert {"", "a red seven on a blue background", "a seven"} <= set(captions)
+    for text in captions:
+        assert not {"green", "eight"} & set(text.split())
