@@ -6,8 +6,10 @@ import torch
 
 from diffusion_classifier.backends.base import Backend, Conditioning
 from diffusion_classifier.engine import Engine
+from diffusion_classifier.losses import Scoring
 from diffusion_classifier.prediction import PREDICTION_TYPES
-from diffusion_classifier.race import Request
+from diffusion_classifier.pruners import StagedPruner
+from diffusion_classifier.race import Request, run_race
 from diffusion_classifier.samplers import DrawTape, StratifiedSampler
 from diffusion_classifier.schedule import NoiseSchedule
 
@@ -176,3 +178,23 @@ def test_images_are_encoded_once_ahead_and_forgotten_when_released():
     source.release(0)
     source.latent(0)
     assert len(backend.encoded) == 2
+
+
+def test_images_held_do_not_grow_with_their_number():
+    held = {}
+    for n_images in (40, 160):
+        backend = TinyBackend()
+        source = Engine(
+            backend,
+            Conditioning(weight=WEIGHTS),
+            lambda indices: LATENTS[torch.tensor(indices) % N_IMAGES],
+            n_images,
+            batch_size=4,
+        )
+        pruner = StagedPruner((4,), (2,), max_draws=12)
+        scores = Scoring(torch.ones(100).double(), torch.zeros(4).double(), torch.arange(4))
+        most = 0
+        for _ in run_race(source, tape(), pruner, scores, range(n_images)):
+            most = max(most, len(source._latents))
+        held[n_images] = most
+    assert held[40] == held[160] <= 16
