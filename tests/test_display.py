@@ -45,7 +45,7 @@ def test_strategies_show_their_parameters_with_documentation(strategy):
 
 def test_the_repr_stays_short_with_a_pipeline_in_memory():
     backend = DiffusersBackend(tiny_sd())
-    assert repr(backend) == "DiffusersBackend(StableDiffusionPipeline in memory)"
+    assert repr(backend) == "DiffusersBackend(StableDiffusionPipeline, in memory)"
     clf = DiffusionClassifier(backend, pruner=NoPruning(8))
     expected = (
         "DiffusionClassifier(backend=DiffusersBackend(pipeline=StableDiffusionPipeline in memory)"

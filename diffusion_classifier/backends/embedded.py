@@ -47,7 +47,7 @@ def load_embedded(
     --------
     >>> from diffusion_classifier.backends import load_embedded
     >>> load_embedded(image_shape=(32, 32, 3))
-    DiffusersBackend(StableDiffusionPipeline 'embedded')
+    DiffusersBackend(StableDiffusionPipeline, 'embedded')
     """
     from .loading import Origin  # which imports this module
     from .pipeline import cached_backend

@@ -242,12 +242,11 @@ class DiffusersBackend(Backend):
         scikit-learn asks for parameters often, for printing too: that must not load anything. It
         prints those of ``deep=False``, where a name stands for the pipeline, which has a long repr.
         """
-        pipeline = self._pipeline if deep else _Name(self._pipeline_name())
+        pipeline = self._pipeline if deep else _Name(f"{self._pipeline_class} {self._where()}")
         return {"pipeline": pipeline, "image_shape": self.image_shape}
 
-    def _pipeline_name(self) -> str:
-        where = repr(self._origin.name) if self._origin else "in memory"
-        return f"{self._pipeline_class} {where}"
+    def _where(self) -> str:
+        return repr(self._origin.name) if self._origin else "in memory"
 
     def identity(self) -> dict[str, str | None]:
         """Which model this is, for whoever saves something learned with it.
@@ -296,7 +295,7 @@ class DiffusersBackend(Backend):
         return {**self.__dict__, "_pipeline": None, "_origin": origin}
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        return f"DiffusersBackend({self._pipeline_name()})"
+        return f"DiffusersBackend({self._pipeline_class}, {self._where()})"
 
 
 class _Name(str):
