@@ -4,14 +4,13 @@ r"""DiffusionClassifier: the scikit-learn estimator.
     p(c | x)     = softmax_c( log p(x | c) + log prior(c) )
 
 The class whose prompt predicts the noise best wins (Li et al., "Your Diffusion Model is Secretly
-a Zero-Shot Classifier", arXiv 2303.16203). This module holds parameters and glue; the loop is in
-``race``, the network in ``engine``, the arithmetic in ``losses``.
+a Zero-Shot Classifier", arXiv 2303.16203). Here are parameters and glue; the loop is in ``race``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,19 +19,21 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
-from torch import Tensor
+from sklearn.utils.validation import check_is_fitted
 
-from .backends.base import Backend
+from .display import DocumentedMixin
 from .engine import Engine
 from .error_table import ErrorTable, table_from_results
-from .images import RESIZE_MODES, load_batch, read_images, read_size
-from .labels import find_classes, read_labels, read_log_prior, warn_of_numbers
+from .images import RESIZE_MODES
+from .inputs import InputMixin
+from .labels import find_classes, read_log_prior, warn_of_numbers
 from .losses import PROMPT_REDUCTIONS, Scoring
+from .persistence import PersistenceMixin
 from .prediction import LOSSES
 from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
-from .race import Result, run_race
+from .race import ErrorSource, Result, run_race
+from .recorded import RecordedErrors, comparable_errors
 from .runtime import Progress
 from .samplers import DrawTape
 from .strategies import resolve_backend, resolve_strategy
@@ -40,7 +41,9 @@ from .validation import check_option, check_positive_integer
 from .weighting import LikelihoodWeighting
 
 
-class DiffusionClassifier(ClassifierMixin, BaseEstimator):
+class DiffusionClassifier(
+    DocumentedMixin, InputMixin, PersistenceMixin, ClassifierMixin, BaseEstimator
+):
     """Zero-shot image classifier from a diffusion model.
 
     For each class prompt, noise the image, let the network predict the noise, and pick the
@@ -81,8 +84,9 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         Backend that you pass keeps its own.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. One seed gives every image the same draws.
-    verbose : int, default=0
-        1 shows a progress bar.
+    verbose : "auto", bool or int, default="auto"
+        Whether to show a progress bar, of evaluations, images done and time left. "auto" shows one
+        in a terminal or notebook, when there is more than a second of work; 0 never, 1 always.
 
     Attributes
     ----------
@@ -131,7 +135,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         device: Any = "auto",
         dtype: Any = "auto",
         random_state: Any = None,
-        verbose: int = 0,
+        verbose: Any = "auto",
     ) -> None:
         self.backend = backend
         self.prompts = prompts
@@ -148,8 +152,6 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
-
-    # ------------------------------------------------------------------ fitting
 
     def fit(self, X: Any, y: Any) -> DiffusionClassifier:
         """Name the classes and encode their prompts.
@@ -182,7 +184,9 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             If labels are numbers but the model reads text, or a prompt is longer than its
             tokenizer takes.
         """
-        self._check_options()
+        check_option("loss", self.loss, LOSSES)
+        check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
+        check_option("resize", self.resize, RESIZE_MODES)
         sampler, pruner, weighting = (
             resolve_strategy(kind, getattr(self, kind))
             for kind in ("sampler", "pruner", "weighting")
@@ -213,22 +217,6 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         self.sampler_, self.pruner_, self.weighting_ = sampler, pruner, weighting
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         return self
-
-    def _check_options(self) -> None:
-        check_option("loss", self.loss, LOSSES)
-        check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
-        check_option("resize", self.resize, RESIZE_MODES)
-
-    def _check_X_y(self, X: Any, y: Any, backend: Backend) -> tuple[Any, NDArray]:
-        labels = read_labels(y, unique=X is None)
-        if X is not None and backend.input_kind == "array":
-            return validate_data(self, X, labels)
-        if X is not None:
-            X = read_images(X)
-            check_consistent_length(X, labels)
-        return X, labels
-
-    # --------------------------------------------------------------- predicting
 
     def predict(self, X: Any) -> NDArray:
         """The most probable class of each image.
@@ -271,7 +259,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             return log_posterior[:, 1] - log_posterior[:, 0]
         return log_posterior
 
-    def errors(self, X: Any, *, full: bool = False) -> ErrorTable:
+    def errors(self, X: Any, *, full: bool = False, table: ErrorTable | None = None) -> ErrorTable:
         """The noise-prediction errors that predictions rest on.
 
         Parameters
@@ -280,14 +268,23 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             As for ``predict``.
         full : bool, default=False
             Evaluate every prompt on every draw of the budget, whatever the pruner.
+        table : ErrorTable, optional
+            Recorded earlier on the same images, with the same network, loss, sampler and integer
+            ``random_state``, for other labels or fewer draws: only what it lacks is computed, and
+            the result is as if all were computed anew.
 
         Returns
         -------
         ErrorTable
             Accepted in place of images by ``predict`` and its kin.
+
+        Raises
+        ------
+        ValueError
+            If ``table`` is of other images, draws, network or loss.
         """
-        with self._race(X, NoPruning(self.pruner_.max_draws) if full else None) as race:
-            results, n_images, tape = race
+        pruner = NoPruning(self.pruner_.max_draws) if full else None
+        with self._race(X, pruner, table=table) as (results, n_images, tape):
             return table_from_results(
                 results,
                 n_images,
@@ -296,6 +293,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
                 classes=self.classes_,
                 prompts=self._flat_prompts(),
                 seed=self.seed_,
+                made_by=self._error_settings(),
             )
 
     def estimate_cost(self, n_images: int) -> Bunch:
@@ -318,7 +316,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         if self.backend_.input_kind == "array":
             grey: Any = np.zeros((1, self.n_features_in_))
         else:
-            height, width = self._image_size() or (64, 64)
+            height, width = self._image_size(self.backend_) or (64, 64)
             grey = np.full((1, height, width, 3), 128, np.uint8)
         n_draws = -(-64 // n_prompts)
         for _ in range(2):
@@ -331,8 +329,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
         if isinstance(X, ErrorTable):
-            check_is_fitted(self)
             X.check_matches(self.classes_, self._flat_prompts())
             return torch.log_softmax(-X.class_losses(self._scoring), 1).numpy()
         with self._race(X) as (results, n_images, tape):
@@ -348,16 +346,24 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     @contextmanager
     def _race(
-        self, X: Any, pruner: Pruner | None = None, verbose: int | None = None
+        self,
+        X: Any,
+        pruner: Pruner | None = None,
+        verbose: Any = None,
+        table: ErrorTable | None = None,
     ) -> Iterator[tuple[Iterator[Result], int, DrawTape]]:
         """A race over X under way: its results, the number of images and the draws taken."""
         check_is_fitted(self)
         pruner = self.pruner_ if pruner is None else pruner
-        n_images, encode = self._image_encoder(X)
+        n_images, encode = self._image_encoder(X, self.backend_)
         budget = check_positive_integer("max_draws", pruner.max_draws)
         tape = DrawTape(self.sampler_.rounds(self.backend_.schedule, self.seed_), budget)
-        with Progress(n_images, self.verbose if verbose is None else verbose) as progress:
-            engine = Engine(
+        with Progress(
+            n_images,
+            pruner.max_evaluations(len(self._condition)),
+            self.verbose if verbose is None else verbose,
+        ) as progress:
+            source: ErrorSource = Engine(
                 self.backend_,
                 self._condition,
                 encode,
@@ -366,26 +372,27 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
                 batch_size=self.batch_size,
                 on_evaluations=progress.add_evaluations,
             )
-            results = run_race(engine, tape, pruner, self._scoring, range(n_images))
+            if table is not None:
+                recorded = comparable_errors(
+                    table,
+                    n_images=n_images,
+                    classes=self.classes_,
+                    prompts=self._flat_prompts(),
+                    text_conditional=self.backend_.text_conditional,
+                    seed=self.seed_,
+                    tape=tape,
+                    made_by=self._error_settings(),
+                )
+                source = RecordedErrors(recorded, source, progress.add_recorded)
+            results = run_race(source, tape, pruner, self._scoring, range(n_images))
 
             def counted() -> Iterator[Result]:
                 for result in results:
-                    progress.add_image()
+                    progress.add_image(result.n_evaluations)
                     yield result
 
             yield counted(), n_images, tape
 
-    def _image_encoder(self, X: Any) -> tuple[int, Any]:
-        """The number of images in X, and a function from their indices to latents."""
-        if self.backend_.input_kind == "array":
-            rows = torch.as_tensor(validate_data(self, X, reset=False))
-            return len(rows), lambda indices: self.backend_.encode_images(rows[list(indices)])
-        images, size = read_images(X), self._image_size()
-
-        def encode(indices: Sequence[int]) -> Tensor:
-            return self.backend_.encode_images(load_batch(images, indices, size, self.resize))
-
-        return len(images), encode
-
-    def _image_size(self) -> tuple[int, int] | None:
-        return self.backend_.image_size if self.image_size is None else read_size(self.image_size)
+    def _error_settings(self) -> dict[str, Any]:
+        """What errors depend on, beside images, prompts and draws."""
+        return {**self._picture_settings(self.backend_), "loss": self.loss}

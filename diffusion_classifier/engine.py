@@ -23,7 +23,7 @@ from .runtime import BatchSize, is_out_of_memory
 from .samplers import Draws
 
 _NOISE_CACHE_BYTES = 256 * 2**20
-_IMAGES_PER_ENCODING = 8
+IMAGES_PER_ENCODING = 8
 
 
 class Engine:
@@ -63,7 +63,7 @@ class Engine:
         self._on_evaluations = on_evaluations
         self._latents: dict[int, Tensor] = {}
         self._noise: dict[Draws, Tensor] = {}
-        self._encoding = BatchSize(_IMAGES_PER_ENCODING, backend.device, 1)
+        self._encoding = BatchSize(IMAGES_PER_ENCODING, backend.device, 1)
         self._encoding.fixed = batch_size != "auto"
         self._batch = BatchSize(batch_size, backend.device, self.latent(0).numel())
 
@@ -74,17 +74,9 @@ class Engine:
     @torch.inference_mode()
     def latent(self, image: int) -> Tensor:
         """The latent of an image, encoded together with those that follow it."""
-        while image not in self._latents:
-            indices = list(range(image, min(image + self._encoding.rows, self.n_images)))
-            padding = self._encoding.padded(len(indices)) - len(indices)
-            try:
-                latents = self._encode(indices + indices[-1:] * padding)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._encoding.halve(error)
-                continue
-            self._latents.update(zip(indices, latents, strict=False))
+        if image not in self._latents:
+            latents = encode_from(self._encode, image, self.n_images, self._encoding)
+            self._latents.update(enumerate(latents, image))
         return self._latents[image]
 
     def release(self, image: int) -> None:
@@ -182,6 +174,21 @@ class Engine:
             f", {len(bad)} of {len(errors)} evaluations). No prediction was made. "
             'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
         )
+
+
+def encode_from(
+    encode: Callable[[Sequence[int]], Tensor], first: int, n_images: int, batch: BatchSize
+) -> Tensor:
+    """Latents of a batch of images from ``first`` on, smaller once memory runs out."""
+    while True:
+        indices = list(range(first, min(first + batch.rows, n_images)))
+        padding = batch.padded(len(indices)) - len(indices)
+        try:
+            return encode(indices + indices[-1:] * padding)[: len(indices)]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            batch.halve(error)
 
 
 class _Batch:

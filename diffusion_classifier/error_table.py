@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ class ErrorTable:
     prompts : tuple of str of length P
     seed : int
         Key of the draws: tables with one seed and sampler share their noise.
+    made_by : dict or None
+        The network, picture size and loss; None if unknown.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class ErrorTable:
     classes: NDArray
     prompts: tuple[str, ...]
     seed: int
+    made_by: dict[str, Any] | None = None
 
     @property
     def n_draws(self) -> NDArray[np.int64]:
@@ -110,6 +114,7 @@ def table_from_results(
     classes: NDArray,
     prompts: tuple[str, ...],
     seed: int,
+    made_by: dict[str, Any] | None = None,
 ) -> ErrorTable:
     """Collect the results of a race, in any order, into one table."""
     found = sorted(results, key=lambda result: result.image)
@@ -126,4 +131,5 @@ def table_from_results(
         classes=classes,
         prompts=prompts,
         seed=seed,
+        made_by=made_by,
     )

@@ -15,10 +15,11 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .display import DocumentedMixin
 from .validation import check_positive_integer
 
 
-class Pruner(BaseEstimator, ABC):
+class Pruner(DocumentedMixin, BaseEstimator, ABC):
     """Decides which prompts (or classes) remain active, and when to stop.
 
     Attributes

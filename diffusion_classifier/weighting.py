@@ -12,11 +12,12 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .display import DocumentedMixin
 from .prediction import PREDICTION_TYPES
 from .schedule import NoiseSchedule
 
 
-class Weighting(BaseEstimator, ABC):
+class Weighting(DocumentedMixin, BaseEstimator, ABC):
     """A weight for every timestep."""
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from .analytic import GaussianBackend, GaussianMixtureBackend
 from .base import Backend, Conditioning
+from .embedded import load_embedded
 from .function import FunctionBackend
 from .pipeline import DiffusersBackend
 
@@ -12,4 +13,5 @@ __all__ = [
     "FunctionBackend",
     "GaussianBackend",
     "GaussianMixtureBackend",
+    "load_embedded",
 ]

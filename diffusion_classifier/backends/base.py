@@ -7,6 +7,7 @@ is done for it.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from ..display import DocumentedMixin
 from ..schedule import NoiseSchedule
 
 
@@ -55,6 +57,7 @@ class Conditioning:
         return Conditioning(**{name: tensor[index] for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Conditioning:
+        """The same conditions on another device."""
         return Conditioning(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def __repr__(self) -> str:
@@ -68,7 +71,7 @@ class Conditioning:
         return Conditioning(**{name: torch.cat([part[name] for part in parts]) for name in names})
 
 
-class Backend(BaseEstimator, ABC):
+class Backend(DocumentedMixin, BaseEstimator, ABC):
     """A noise predictor.
 
     Attributes
@@ -85,6 +88,9 @@ class Backend(BaseEstimator, ABC):
         Prompt of a label when the user gives none.
     image_size : tuple of (int, int) or None
         Height and width that the model expects; None where images come as they are.
+    image_shape : tuple of int or None
+        Shape of the pictures whose flattened rows X holds, (height, width) or (height, width,
+        channels) or (channels, height, width); None refuses flattened rows.
     device : torch.device
         Where ``forward`` runs.
     dtype : torch.dtype
@@ -97,12 +103,33 @@ class Backend(BaseEstimator, ABC):
     text_conditional: bool = True
     default_template: str = "a photo of a {}"
     image_size: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
     def fit(self, X: Any, y: Any) -> Backend:
         """Learn from labelled images; most backends are trained already and do nothing."""
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Which model this is, for whoever saves something learned with it.
+
+        Returns
+        -------
+        dict
+            ``name``, ``revision``: where it comes from (None if it was made in memory);
+            ``backend``: its class; ``config_sha256``: a hash of what is known of its configuration.
+        """
+        config = (self.prediction_type, self.input_kind, self.image_size, self.default_template)
+        digest = hashlib.sha256(repr(config).encode())
+        for level in (self.schedule.alpha, self.schedule.sigma):
+            digest.update(level.numpy().tobytes())
+        return {
+            "name": None,
+            "revision": None,
+            "backend": type(self).__name__,
+            "config_sha256": digest.hexdigest(),
+        }
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:

@@ -23,18 +23,31 @@ def embedded_path() -> Path:
     return Path(__file__).parents[1] / "data" / "scenes"
 
 
-def load_embedded(device: Any = "cpu", dtype: torch.dtype = torch.float32) -> DiffusersBackend:
+def load_embedded(
+    device: Any = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+) -> DiffusersBackend:
     """The embedded model as a backend, loaded once per process.
 
     Parameters
     ----------
     device : torch.device or str, default="cpu"
     dtype : torch.dtype, default=torch.float32
+    image_shape : tuple of int or None, default=None
+        Shape of the pictures whose flattened rows X holds, such as (32, 32, 3).
 
     Returns
     -------
     DiffusersBackend
         With the template of its training captions, ``"a {}"``.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.backends import load_embedded
+    >>> load_embedded(image_shape=(32, 32, 3))
+    DiffusersBackend(StableDiffusionPipeline, 'embedded')
     """
     from .loading import Origin  # which imports this module
     from .pipeline import cached_backend
@@ -42,4 +55,5 @@ def load_embedded(device: Any = "cpu", dtype: torch.dtype = torch.float32) -> Di
     origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
     backend = copy.copy(cached_backend(origin))
     backend.default_template = "a {}"
+    backend.image_shape = image_shape
     return backend

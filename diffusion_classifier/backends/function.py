@@ -75,6 +75,8 @@ class FunctionBackend(Backend):
         How X is read: as pictures [B, 3, H, W] in [-1, 1], or as numeric rows [B, F].
     image_size : tuple of (int, int) or None, default=None
         Height and width that the network expects, in pixels; None takes images as they are.
+    image_shape : tuple of int or None, default=None
+        Shape of the pictures whose flattened rows X holds, such as (28, 28); None refuses rows.
     default_template : str, default="{}"
         Prompt of a label when the user gives none; the callable never sees prompts.
     encode : callable or None, default=None
@@ -115,6 +117,7 @@ class FunctionBackend(Backend):
         prediction_type: str = "epsilon",
         input_kind: str = "image",
         image_size: tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         default_template: str = "{}",
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
@@ -133,6 +136,7 @@ class FunctionBackend(Backend):
         self.prediction_type = prediction_type
         self.input_kind = input_kind
         self.image_size = image_size
+        self.image_shape = image_shape
         self.default_template = default_template
         self.encode = encode
         if isinstance(function, torch.nn.Module):

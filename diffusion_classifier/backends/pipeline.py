@@ -41,6 +41,8 @@ class DiffusersBackend(Backend):
     ----------
     pipeline : diffusers.DiffusionPipeline
         Of a known family: Stable Diffusion 1.x or 2.x.
+    image_shape : tuple of int or None, default=None
+        Shape of the pictures whose flattened rows X holds, such as (32, 32, 3); None refuses rows.
 
     Attributes
     ----------
@@ -71,8 +73,9 @@ class DiffusersBackend(Backend):
 
     _pipeline: Any
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, *, image_shape: tuple[int, ...] | None = None) -> None:
         self.pipeline = pipeline
+        self.image_shape = image_shape
 
     @classmethod
     def from_pretrained(
@@ -85,6 +88,7 @@ class DiffusersBackend(Backend):
         subfolder: str | None = None,
         dtype: Any = None,
         device: Any = None,
+        image_shape: tuple[int, ...] | None = None,
         **options: Any,
     ) -> DiffusersBackend:
         """Load a pipeline with diffusers and wrap it.
@@ -108,6 +112,8 @@ class DiffusersBackend(Backend):
             What networks compute in, or ``{component: dtype}``. By default float32.
         device : torch.device or str, optional
             Where to put the pipeline. By default it stays where diffusers loads it.
+        image_shape : tuple of int or None, default=None
+            Shape of the pictures whose flattened rows X holds.
         **options
             Further arguments of diffusers' ``from_pretrained``.
 
@@ -120,7 +126,7 @@ class DiffusersBackend(Backend):
         OSError, ValueError
             As :func:`~diffusion_classifier.backends.loading.load_backend`.
         """
-        return cls._load(
+        backend = cls._load(
             Origin(
                 resolve_name(path_or_id),
                 revision=revision,
@@ -133,6 +139,8 @@ class DiffusersBackend(Backend):
                 options=options,
             )
         )
+        backend.image_shape = image_shape
+        return backend
 
     @classmethod
     def _load(cls, origin: Origin) -> DiffusersBackend:
@@ -229,11 +237,16 @@ class DiffusersBackend(Backend):
         return self._family.forward(self.pipeline, z, t, condition)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The pipeline itself; None until a backend out of a pickle has loaded it.
+        """Parameters by name; the pipeline is None until a backend out of a pickle has loaded it.
 
-        scikit-learn asks for parameters often, for printing too: that must not load anything.
+        scikit-learn asks for parameters often, for printing too: that must not load anything. It
+        prints those of ``deep=False``, where a name stands for the pipeline, which has a long repr.
         """
-        return {"pipeline": self._pipeline}
+        pipeline = self._pipeline if deep else _Name(f"{self._pipeline_class} {self._where()}")
+        return {"pipeline": pipeline, "image_shape": self.image_shape}
+
+    def _where(self) -> str:
+        return repr(self._origin.name) if self._origin else "in memory"
 
     def identity(self) -> dict[str, str | None]:
         """Which model this is, for whoever saves something learned with it.
@@ -282,8 +295,14 @@ class DiffusersBackend(Backend):
         return {**self.__dict__, "_pipeline": None, "_origin": origin}
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        where = repr(self._origin.name) if self._origin else "in memory"
-        return f"DiffusersBackend({self._pipeline_class}, {where})"
+        return f"DiffusersBackend({self._pipeline_class}, {self._where()})"
+
+
+class _Name(str):
+    """Text that is printed without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 _BACKENDS: list[tuple[Origin, DiffusersBackend]] = []  # a list: an Origin may not be hashable
