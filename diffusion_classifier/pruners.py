@@ -15,10 +15,11 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .profile import Learner
 from .validation import check_positive_integer
 
 
-class Pruner(BaseEstimator, ABC):
+class Pruner(Learner, BaseEstimator, ABC):
     """Decides which prompts (or classes) remain active, and when to stop.
 
     Attributes

@@ -22,6 +22,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from .profile import Learner
 from .schedule import NoiseSchedule
 from .validation import check_positive_integer
 
@@ -103,7 +104,7 @@ def keyed_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
     return torch.randn(tuple(shape), generator=generator)
 
 
-class Sampler(BaseEstimator, ABC):
+class Sampler(Learner, BaseEstimator, ABC):
     """Chooses timesteps and noise, round by round."""
 
     @abstractmethod

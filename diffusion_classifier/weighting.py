@@ -13,10 +13,11 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .prediction import PREDICTION_TYPES
+from .profile import Learner
 from .schedule import NoiseSchedule
 
 
-class Weighting(BaseEstimator, ABC):
+class Weighting(Learner, BaseEstimator, ABC):
     """A weight for every timestep."""
 
     @abstractmethod
