@@ -156,7 +156,7 @@ class StratifiedSampler(Sampler):
     >>> from diffusion_classifier.schedule import NoiseSchedule
     >>> rounds = StratifiedSampler(round_size=4).rounds(NoiseSchedule.flow(1000), seed=0)
     >>> sorted(next(rounds).timesteps.tolist() + next(rounds).timesteps.tolist())
-    [13, 159, 263, 409, 513, 659, 763, 909]
+    [169, 235, 419, 485, 669, 735, 919, 985]
     """
 
     def __init__(

@@ -8,18 +8,25 @@ from typing import Any
 from sklearn.base import clone
 
 from .backends.base import Backend
-from .pruners import NoPruning, Pruner, StagedPruner
+from .pruners import NoPruning, PairedTestPruner, Pruner, StagedPruner, ThresholdPruner
+from .racing import RacingPruner
 from .runtime import resolve_device, resolve_dtype
 from .samplers import EvenSampler, Sampler, StratifiedSampler
 from .validation import check_option
 from .weighting import WEIGHTINGS, Weighting
 
 SAMPLERS: dict[str, type[Sampler]] = {"stratified": StratifiedSampler, "even": EvenSampler}
-PRUNERS: dict[str, type[Pruner]] = {"none": NoPruning, "staged": StagedPruner}
+PRUNERS: dict[str, type[Pruner]] = {
+    "racing": RacingPruner,
+    "paired": PairedTestPruner,
+    "threshold": ThresholdPruner,
+    "staged": StagedPruner,
+    "none": NoPruning,
+}
 
 _KINDS: dict[str, tuple[type, dict[str, Any], str]] = {
     "sampler": (Sampler, SAMPLERS, "stratified"),
-    "pruner": (Pruner, PRUNERS, "staged"),
+    "pruner": (Pruner, PRUNERS, "racing"),
     "weighting": (Weighting, WEIGHTINGS, "uniform"),
 }
 
