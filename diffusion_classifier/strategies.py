@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.base import clone
 
 from .backends.base import Backend
+from .importance import ImportanceSampler
 from .pruners import NoPruning, PairedTestPruner, Pruner, StagedPruner, ThresholdPruner
 from .racing import RacingPruner
 from .runtime import resolve_device, resolve_dtype
@@ -15,13 +16,17 @@ from .samplers import EvenSampler, Sampler, StratifiedSampler
 from .validation import check_option
 from .weighting import WEIGHTINGS, Weighting
 
-SAMPLERS: dict[str, type[Sampler]] = {"stratified": StratifiedSampler, "even": EvenSampler}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "stratified": StratifiedSampler,
+    "importance": ImportanceSampler,
+    "even": EvenSampler,
+}
 PRUNERS: dict[str, type[Pruner]] = {
+    "none": NoPruning,
     "racing": RacingPruner,
     "paired": PairedTestPruner,
     "threshold": ThresholdPruner,
     "staged": StagedPruner,
-    "none": NoPruning,
 }
 
 _KINDS: dict[str, tuple[type, dict[str, Any], str]] = {
