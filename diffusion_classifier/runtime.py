@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from .validation import check_positive_integer
+
+Result = TypeVar("Result")
 
 DTYPES = {
     "float32": torch.float32,
@@ -145,8 +148,11 @@ class Progress:
         self.n_evaluations += n
         self._bar.set_postfix_str(f"{self.n_evaluations:,} evaluations")
 
-    def add_image(self) -> None:
-        self._bar.update()
+    def count(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The results of images, counted as they pass."""
+        for result in results:
+            self._bar.update()
+            yield result
 
     def __enter__(self) -> Progress:
         return self
