@@ -265,7 +265,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         FloatingPointError
             If the network returns NaN.
         """
-        return self.classes_[self._log_posterior(X).argmax(1)]
+        best = self._log_posterior(X).argmax(1)
+        return self.classes_[best]
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Log posterior of every class, of shape (n, n_classes); see ``predict`` for X."""
@@ -347,15 +348,14 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        scoring = self._scoring
         if isinstance(X, ErrorTable):
-            X.check_matches(self.classes_, self._flat_prompts(), scoring.weights)
-            return X.log_posterior(scoring).numpy()
+            X.check_matches(self.classes_, self._flat_prompts(), self._scoring.weights)
+            return X.log_posterior(self._scoring).numpy()
         with self._race(X) as (results, n_images, tape):
             log_posterior = np.empty((n_images, len(self.classes_)))
             for result in results:
                 row = result.errors, tape.timesteps, tape.density, result.active
-                log_posterior[result.image] = scoring.log_posterior_of(*row)
+                log_posterior[result.image] = self._scoring.log_posterior_of(*row)
         return log_posterior
 
     def _flat_prompts(self) -> tuple[str, ...]:
