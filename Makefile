@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint bench-accuracy train-embedded
+.PHONY: quickstart test lint bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -22,6 +22,9 @@ lint: $(VENV)/.installed-dev
 
 bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py
+
+bench-race: $(VENV)/.installed-test
+	$(RUN) benchmarks/race.py
 
 train-embedded: $(VENV)/.installed-test
 	$(RUN) examples/train_embedded.py --output build/scenes

@@ -23,11 +23,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from .display import DocumentedMixin
 from .engine import Engine
-from .error_table import ErrorTable, table_from_results
+from .error_table import ErrorTable, promised_alpha, table_from_results
 from .images import RESIZE_MODES
 from .inputs import InputMixin
 from .labels import find_classes, read_log_prior, warn_of_numbers
-from .losses import PROMPT_REDUCTIONS, Scoring
+from .learning import Strategies
+from .losses import PROMPT_REDUCTIONS, Scoring, check_loss
 from .persistence import PersistenceMixin
 from .prediction import LOSSES
 from .prompts import make_prompts
@@ -38,7 +39,6 @@ from .runtime import Progress
 from .samplers import DrawTape
 from .strategies import resolve_backend, resolve_strategy
 from .validation import check_option, check_positive_integer
-from .weighting import LikelihoodWeighting
 
 
 class DiffusionClassifier(
@@ -63,13 +63,19 @@ class DiffusionClassifier(
     pruner : None, str or Pruner, default=None
         Which classes stay in the race, and the budget. None is ``StagedPruner()``.
     weighting : str or Weighting, default="uniform"
-        How much each timestep counts: "uniform", "likelihood", "exponential" or "native".
+        How much each timestep counts: "uniform", "likelihood", "exponential", "native" or
+        "fitted" (learned).
     loss : {"l2", "l1", "huber"}, default="l2"
         Loss of the noise residual, summed over dimensions.
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
         A class's loss from those of its prompts.
     priors : array-like of shape (n_classes,), optional
         Positive, in the order of ``classes_``; normalised. Uniform by default.
+    calibrator : None, str or Calibrator, default=None
+        Learns the temperature of probabilities: "temperature", or "temperature-draws", which
+        also depends on how many draws the race took. None leaves it at 1.
+    n_fit_images : int, default=100
+        Most images whose errors ``fit(X, y)`` records, if a strategy learns from them.
     image_size : int or (int, int), optional
         Height and width that images are resized to, in pixels. By default the model's own.
     resize : {"crop", "pad", "squash"}, default="crop"
@@ -94,8 +100,8 @@ class DiffusionClassifier(
         Sorted labels; columns of the outputs follow it.
     prompts_ : dict
         The prompts of each label.
-    backend_, sampler_, pruner_, weighting_
-        What the parameters stand for.
+    backend_, sampler_, pruner_, weighting_, calibrator_
+        What the parameters stand for, with what they learned.
     seed_ : int
         Key of the draws.
     n_features_in_ : int
@@ -129,6 +135,8 @@ class DiffusionClassifier(
         loss: str = "l2",
         prompt_reduction: str = "best",
         priors: Any = None,
+        calibrator: Any = None,
+        n_fit_images: int = 100,
         image_size: Any = None,
         resize: str = "crop",
         batch_size: Any = "auto",
@@ -145,6 +153,8 @@ class DiffusionClassifier(
         self.loss = loss
         self.prompt_reduction = prompt_reduction
         self.priors = priors
+        self.calibrator = calibrator
+        self.n_fit_images = n_fit_images
         self.image_size = image_size
         self.resize = resize
         self.batch_size = batch_size
@@ -154,14 +164,13 @@ class DiffusionClassifier(
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> DiffusionClassifier:
-        """Name the classes and encode their prompts.
+        """Name the classes, encode their prompts and let strategies learn.
 
         Parameters
         ----------
-        X : None or images of length n
-            None for zero-shot use. Images are not looked at by a trained diffusion model; they
-            let the estimator stand in pipelines and cross-validation. See ``predict`` for what
-            holds images.
+        X : None, images of length n or a full ErrorTable
+            None for zero-shot use. Images are looked at only if a strategy learns from them, as
+            a calibrator does (:mod:`diffusion_classifier.learning`). For more, see ``predict``.
         y : array-like of shape (n,)
             With ``X=None``, the labels of the classes, each once. Else the label of each image.
 
@@ -173,8 +182,8 @@ class DiffusionClassifier(
         Raises
         ------
         ValueError
-            If there are fewer than two classes, a label is given twice with ``X=None``, a label
-            has no prompt, or a parameter is not one of the known values.
+            If there are fewer than two classes, a label has no prompt, a parameter is not one of
+            the known values, or with ``X=None`` a label comes twice or a strategy must learn.
         OSError
             If the backend's folder or Hub id cannot be loaded.
 
@@ -187,36 +196,40 @@ class DiffusionClassifier(
         check_option("loss", self.loss, LOSSES)
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("resize", self.resize, RESIZE_MODES)
-        sampler, pruner, weighting = (
-            resolve_strategy(kind, getattr(self, kind))
-            for kind in ("sampler", "pruner", "weighting")
-        )
+        kinds = ("weighting", "sampler", "pruner", "calibrator")
+        strategies = Strategies(*(resolve_strategy(kind, getattr(self, kind)) for kind in kinds))
+        check_loss(strategies.weighting, self.loss)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
-        if isinstance(weighting, LikelihoodWeighting) and self.loss != "l2":
-            raise ValueError(f'weighting="likelihood" needs loss="l2", not {self.loss!r}.')
-        log_prior = read_log_prior(self.priors, len(classes))
         prompts = make_prompts(classes, self.prompts, backend.default_template)
         if backend.text_conditional and not isinstance(self.prompts, dict):
             warn_of_numbers(classes, prompts[0][0])
-        backend.fit(X, y)
         class_of = np.repeat(np.arange(len(classes)), [len(p) for p in prompts])
+        log_prior = read_log_prior(self.priors, len(classes))
+        backend.fit(X, y)
         flat = [prompt for of_class in prompts for prompt in of_class]
         with torch.inference_mode():
             self._condition = backend.encode_classes(classes[class_of].tolist(), flat)
-        self._scoring = Scoring(
-            weighting.weights(backend.schedule, backend.prediction_type),
-            log_prior,
-            torch.as_tensor(class_of),
-            self.prompt_reduction,
-        )
         self.classes_ = classes
         self.prompts_ = dict(zip(classes.tolist(), prompts, strict=True))
         self.backend_ = backend
-        self.sampler_, self.pruner_, self.weighting_ = sampler, pruner, weighting
+        self.weighting_, self.sampler_, self.pruner_, self.calibrator_ = strategies
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
+        unweighted = Scoring(weights, log_prior, torch.as_tensor(class_of), self.prompt_reduction)
+        self._scoring = unweighted  # as errors are recorded, before weights are learned
+        if strategies.needs_record:
+            strategies.learn_from(X, y, self._record, self.n_fit_images, self.seed_)
+        self._scoring = strategies.scoring(unweighted, backend)
         return self
+
+    def _record(self, X: Any) -> ErrorTable:
+        """All errors of some images."""
+        if not isinstance(X, ErrorTable):
+            return self.errors(X, full=True)
+        X.check_matches(self.classes_, self._flat_prompts())
+        return X
 
     def predict(self, X: Any) -> NDArray:
         """The most probable class of each image.
@@ -283,16 +296,20 @@ class DiffusionClassifier(
         ValueError
             If ``table`` is of other images, draws, network or loss.
         """
-        pruner = NoPruning(self.pruner_.max_draws) if full else None
-        with self._race(X, pruner, table=table) as (results, n_images, tape):
+        check_is_fitted(self)
+        pruner = NoPruning(self.pruner_.max_draws) if full else self.pruner_
+        with self._race(X, pruner, table=table) as (results, _, tape):
             return table_from_results(
                 results,
-                n_images,
                 tape,
-                class_of=self._scoring.class_of.numpy(),
+                scoring=self._scoring,
+                schedule=self.backend_.schedule,
+                prediction_type=self.backend_.prediction_type,
+                loss=self.loss,
                 classes=self.classes_,
                 prompts=self._flat_prompts(),
                 seed=self.seed_,
+                alpha=promised_alpha(pruner),
                 made_by=self._error_settings(),
             )
 
@@ -331,26 +348,21 @@ class DiffusionClassifier(
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         if isinstance(X, ErrorTable):
-            X.check_matches(self.classes_, self._flat_prompts())
-            return torch.log_softmax(-X.class_losses(self._scoring), 1).numpy()
+            X.check_matches(self.classes_, self._flat_prompts(), self._scoring.weights)
+            return X.log_posterior(self._scoring).numpy()
         with self._race(X) as (results, n_images, tape):
-            losses = torch.empty(n_images, len(self.classes_), dtype=torch.float64)
+            log_posterior = np.empty((n_images, len(self.classes_)))
             for result in results:
-                losses[result.image] = self._scoring.class_losses_of(
-                    result.errors, tape.timesteps, tape.density
-                )
-        return torch.log_softmax(-losses, 1).numpy()
+                row = result.errors, tape.timesteps, tape.density, result.active
+                log_posterior[result.image] = self._scoring.log_posterior_of(*row)
+        return log_posterior
 
     def _flat_prompts(self) -> tuple[str, ...]:
         return tuple(prompt for of_class in self.prompts_.values() for prompt in of_class)
 
     @contextmanager
     def _race(
-        self,
-        X: Any,
-        pruner: Pruner | None = None,
-        verbose: Any = None,
-        table: ErrorTable | None = None,
+        self, X: Any, pruner: Pruner | None = None, verbose: Any = None, table: Any = None
     ) -> Iterator[tuple[Iterator[Result], int, DrawTape]]:
         """A race over X under way: its results, the number of images and the draws taken."""
         check_is_fitted(self)
@@ -385,14 +397,4 @@ class DiffusionClassifier(
                 )
                 source = RecordedErrors(recorded, source, progress.add_recorded)
             results = run_race(source, tape, pruner, self._scoring, range(n_images))
-
-            def counted() -> Iterator[Result]:
-                for result in results:
-                    progress.add_image(result.n_evaluations)
-                    yield result
-
-            yield counted(), n_images, tape
-
-    def _error_settings(self) -> dict[str, Any]:
-        """What errors depend on, beside images, prompts and draws."""
-        return {**self._picture_settings(self.backend_), "loss": self.loss}
+            yield progress.count(results), n_images, tape

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .backends.base import Backend
 from .engine import IMAGES_PER_ENCODING, encode_from
+from .error_table import ErrorTable
 from .images import load_batch, read_images, read_size
 from .labels import read_labels
 from .latents import Latents, check_made_by
@@ -79,6 +80,8 @@ class InputMixin:
             vars(self).pop(name, None)
         if isinstance(X, Latents):
             check_made_by("these latents were", X.made_by, self._picture_settings(backend))
+        elif isinstance(X, ErrorTable):
+            pass  # recorded errors of labelled images, to learn from
         elif X is not None and backend.input_kind == "array":
             return validate_data(self, X, labels)
         elif X is not None:
@@ -128,9 +131,14 @@ class InputMixin:
         return backend.image_size if size is None else read_size(size)
 
     def _picture_settings(self, backend: Backend) -> dict[str, Any]:
-        """What latents depend on."""
+        """What latents depend on, in types that JSON knows."""
+        size = self._image_size(backend)
         return {
             **backend.identity(),
-            "image_size": self._image_size(backend),
+            "image_size": size and list(size),
             "resize": self.resize,  # type: ignore[attr-defined]
         }
+
+    def _error_settings(self) -> dict[str, Any]:
+        """What errors depend on, beside images, prompts and draws."""
+        return {**self._picture_settings(self.backend_), "loss": self.loss}  # type: ignore[attr-defined]

@@ -1,25 +1,30 @@
-r"""From recorded errors to one loss per class.
+r"""From recorded errors to one loss per class, and to log posteriors.
 
-The contribution of draw j to prompt p's loss, and the loss itself, are
+The contribution of draw j to prompt p's loss, the loss itself and the posterior are
 
-    c_pj = w(t_j) / q_j * err_pj - log prior(class of p),    L_p = mean_j c_pj,
+    c_pj = w(t_j) / q_j * err_pj - T log prior(class of p),    L_p = mean_j c_pj,
+    log p(class | x) = log_softmax(-L / T),
 
-so that ``-L_p`` estimates ``log p(x | prompt) + log prior`` up to a constant.
+so that ``-L_p`` estimates ``T (log p(x | prompt) + log prior)`` up to a constant: a temperature
+tempers what the network says and leaves the priors their meaning.
 
 A dropped prompt has fewer draws than the winner, and means over different draws must not be
 compared. Its loss is therefore that of the prompt that led when it was dropped, plus their mean
-difference on the draws both took, and never below the winner's.
+difference on the draws both took, and never below that of the best survivor.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .weighting import LikelihoodWeighting, Weighting
+
 PROMPT_REDUCTIONS = ("best", "mean", "mixture")
-_MARGIN = 1e-9  # relative distance that a dropped prompt is kept behind the winner
+_MARGIN = 1e-9  # relative distance that the dropped are kept behind the best survivor
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,17 @@ class Scoring:
         The class of each prompt.
     reduction : {"best", "mean", "mixture"}
         A class's loss from its prompts': the smallest, the mean, or that of a mixture with
-        equal weights, ``-log mean_p exp(-L_p)``.
+        equal weights, ``-T log mean_p exp(-L_p / T)``.
+    log_temperature : tuple of (float, float), default=(0.0, 0.0)
+        ``(a, b)`` of ``log T = a + b log n`` after n draws; see
+        :mod:`diffusion_classifier.calibration`.
     """
 
     weights: Tensor
     log_prior: Tensor
     class_of: Tensor
     reduction: str = "best"
+    log_temperature: tuple[float, float] = (0.0, 0.0)
 
     @property
     def n_classes(self) -> int:
@@ -51,6 +60,11 @@ class Scoring:
     def races_classes(self) -> bool:
         """Whether classes race as a whole; else prompts do."""
         return self.reduction == "mean"
+
+    def temperature(self, n_draws: int) -> float:
+        """T after this many draws."""
+        level, slope = self.log_temperature
+        return math.exp(level + slope * math.log(n_draws))
 
     def contributions(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
         """Contributions of contenders: prompts, or classes where they race as a whole.
@@ -66,7 +80,8 @@ class Scoring:
         Tensor of shape (..., P or K, J), dtype float64
         """
         weighted = errors.double() * (self.weights[timesteps] / density)
-        weighted = weighted - self.log_prior[self.class_of][:, None]
+        prior = self.temperature(errors.shape[-1]) * self.log_prior
+        weighted = weighted - prior[self.class_of][:, None]
         if not self.races_classes:
             return weighted
         shape = (*weighted.shape[:-2], self.n_classes, weighted.shape[-1])
@@ -90,14 +105,37 @@ class Scoring:
         highest = torch.where(active, self.class_of, -1).amax(-1)
         return lowest == highest
 
-    def class_losses_of(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
-        """Losses [K] of one image from its errors [P, J], on the first J of these draws."""
-        n = errors.shape[1]
-        return self.class_losses(self.contributions(errors, timesteps[:n], density[:n]))
+    def class_losses_of(
+        self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
+    ) -> Tensor:
+        """Losses [K] of one image from its errors [P, J] and who was left, [P]."""
+        n = count_draws(errors)
+        contributions = self.contributions(errors[:, :n], timesteps[:n], density[:n])
+        return self.class_losses(contributions, self.contenders(active))
 
-    def class_losses(self, contributions: Tensor) -> Tensor:
-        """Losses of the classes [K] from one image's contributions [P or K, J]."""
-        losses = contender_losses(contributions)
+    def log_posterior_of(
+        self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
+    ) -> Tensor:
+        """Log posterior [K] of one image from its errors [P, J] and who was left, [P]."""
+        losses = self.class_losses_of(errors, timesteps, density, active)
+        return torch.log_softmax(-losses / self.temperature(count_draws(errors)), 0)
+
+    def class_losses(self, contributions: Tensor, active: Tensor) -> Tensor:
+        """Losses of the classes, [K], of one image.
+
+        Parameters
+        ----------
+        contributions : Tensor of shape (P or K, J), dtype float64
+        active : Tensor of shape (P or K,), dtype bool
+            Contenders still in the race at its end.
+
+        Returns
+        -------
+        Tensor of shape (K,), dtype float64
+            Finite; a class without an active contender is never first.
+        """
+        temperature = self.temperature(contributions.shape[1])
+        losses = contender_losses(contributions, active, temperature)
         if self.races_classes:
             return losses
         best = losses.new_zeros(self.n_classes).scatter_reduce(
@@ -106,32 +144,55 @@ class Scoring:
         if self.reduction == "best":
             return best
         shares = torch.zeros_like(best).index_add(
-            0, self.class_of, torch.exp(best[self.class_of] - losses)
+            0, self.class_of, torch.exp((best[self.class_of] - losses) / temperature)
         )
-        return best - torch.log(shares / self.class_of.bincount())
+        mixed = best - temperature * torch.log(shares / self.class_of.bincount())
+        surviving = torch.zeros(self.n_classes, dtype=torch.bool)
+        surviving[self.class_of[active]] = True
+        return put_behind(mixed, surviving, temperature)
 
 
-def contender_losses(contributions: Tensor) -> Tensor:
+def check_loss(weighting: Weighting, loss: str) -> None:
+    """A ValueError if errors of this loss cannot be weighted so."""
+    if isinstance(weighting, LikelihoodWeighting) and loss != "l2":
+        raise ValueError(f'weighting="likelihood" needs loss="l2", not {loss!r}.')
+
+
+def count_draws(errors: Tensor) -> int:
+    """Draws that an image took, from its errors [P, J]: those that any prompt was asked on."""
+    return int((~errors.isnan()).sum(1).max())
+
+
+def contender_losses(contributions: Tensor, active: Tensor, temperature: float = 1.0) -> Tensor:
     """Comparable losses of contenders that took different numbers of draws.
 
     Parameters
     ----------
     contributions : Tensor of shape (P, J), dtype float64
         Each row evaluated on its first draws and NaN after them.
+    active : Tensor of shape (P,), dtype bool
+        Who was left; they took all draws.
+    temperature : float, default=1.0
+        What losses will be divided by.
 
     Returns
     -------
     Tensor of shape (P,), dtype float64
-        Finite; a contender with fewer draws than the most is never first.
+        Finite; a dropped contender is never first.
     """
     n_draws = (~contributions.isnan()).sum(1)
     most = int(n_draws.max())
-    losses = contributions[:, :most].mean(1)
-    winner = losses[n_draws == most].min()
-    floor = winner + _MARGIN * max(1.0, abs(winner.item()))
+    losses = put_behind(contributions[:, :most].mean(1), active, temperature)
     for n in sorted(set(n_draws.tolist()) - {most}, reverse=True):
         common = contributions[:, :n].mean(1)
         dropper = common.where(n_draws > n, torch.inf).argmin()
         estimate = losses[dropper] + common - common[dropper]
-        losses = losses.where(n_draws != n, estimate.clamp(min=floor))
+        losses = put_behind(losses.where(n_draws != n, estimate), active, temperature)
     return losses
+
+
+def put_behind(losses: Tensor, active: Tensor, temperature: float) -> Tensor:
+    """Losses of the dropped raised just above the smallest of the active."""
+    winner = losses[active].min().item()
+    floor = winner + _MARGIN * max(1.0, temperature, abs(winner))
+    return losses.where(active, losses.clamp(min=floor))

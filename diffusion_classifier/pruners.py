@@ -8,18 +8,22 @@ depend on its neighbours.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
+from scipy.special import stdtrit
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .display import DocumentedMixin
+from .profile import FitRecord, Learner
 from .validation import check_positive_integer
 
 
-class Pruner(DocumentedMixin, BaseEstimator, ABC):
+class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
     """Decides which prompts (or classes) remain active, and when to stop.
 
     Attributes
@@ -157,3 +161,170 @@ class StagedPruner(Pruner):
             total += alive * (draws - before)
             alive, before = min(alive, keep), draws
         return total + (alive * (self.max_draws - before) if alive > 1 else 0)
+
+
+class PairedTestPruner(Pruner):
+    """Drops a prompt when a paired t-test says that it is behind the leader.
+
+    Every draw is an observation, and the test is repeated after every round at the same level:
+    cheap, and without a promise, as each further look is another chance to err.
+    :class:`~diffusion_classifier.racing.RacingPruner` makes one.
+
+    Parameters
+    ----------
+    min_draws : int, default=20
+        Draws before the first test, at least 2.
+    max_draws : int, default=200
+        Draws after which a race ends whoever is left.
+    p_value : float in (0, 1/2), default=2e-3
+        One-sided level of each test.
+
+    Raises
+    ------
+    ValueError
+        In ``select``: a parameter is out of range.
+
+    References
+    ----------
+    K. Clark and P. Jaini, "Text-to-Image Diffusion Models are Zero-Shot Classifiers", NeurIPS
+    2023, arXiv 2303.15233, section 3.1.
+
+    Examples
+    --------
+    >>> contributions = torch.tensor([[[1.0, 1.1, 0.9], [2.0, 2.0, 2.1], [1.0, 1.0, 1.1]]])
+    >>> pruner = PairedTestPruner(min_draws=3, p_value=0.05)
+    >>> pruner.select(contributions, torch.ones(1, 3, dtype=torch.bool), torch.arange(3))
+    tensor([[ True, False,  True]])
+    """
+
+    def __init__(self, min_draws: int = 20, *, max_draws: int = 200, p_value: float = 2e-3) -> None:
+        self.min_draws = min_draws
+        self.max_draws = max_draws
+        self.p_value = p_value
+
+    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+        if not 0 < self.p_value < 0.5:
+            raise ValueError(f"p_value={self.p_value!r} must be between 0 and 1/2.")
+        n_draws = contributions.shape[2]
+        if n_draws < max(2, check_positive_integer("min_draws", self.min_draws)):
+            return active
+        differences = behind_leader(contributions, active)
+        error = differences.std(2) / math.sqrt(n_draws)
+        critical = float(stdtrit(n_draws - 1, 1 - self.p_value))
+        return active & ~(differences.mean(2) > critical * error)
+
+    def next_look(self, n_draws: int) -> int:
+        return max(n_draws + 1, self.min_draws)
+
+
+class ThresholdPruner(Pruner):
+    """Drops a prompt whose cumulative contribution is too far above the leader's.
+
+    Parameters
+    ----------
+    threshold : float, optional
+        Largest ``sum_j (c_pj - c_leader,j)`` of a prompt that stays; in nats with "likelihood"
+        weights. By default learned in ``fit(X, y)``: the smallest that would have kept the true
+        class of all but a share ``error`` of the recorded images (of those the full record gets
+        right).
+    error : float in [0, 1), default=0.02
+        Without effect if ``threshold`` is given.
+    min_draws : int, default=4
+        Draws before the first cut.
+    max_draws : int, default=200
+        Draws after which a race ends whoever is left.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Learned.
+
+    Raises
+    ------
+    ValueError
+        In ``select``: there is neither a given threshold nor a learned one, or it is negative.
+
+    References
+    ----------
+    Follows the sift-and-refine idea of H. Chen et al., "Diffusion Models are Certifiably Robust
+    Classifiers", NeurIPS 2024, arXiv 2402.02316: sift out classes by a threshold on few
+    timesteps, refine the rest on many. Here the sieve is used after every round.
+
+    Examples
+    --------
+    >>> contributions = torch.tensor([[[1.0, 1.1], [2.0, 2.0], [1.0, 1.3]]])
+    >>> pruner = ThresholdPruner(1.0, min_draws=2)
+    >>> pruner.select(contributions, torch.ones(1, 3, dtype=torch.bool), torch.arange(2))
+    tensor([[ True, False,  True]])
+    """
+
+    def __init__(
+        self,
+        threshold: float | None = None,
+        *,
+        error: float = 0.02,
+        min_draws: int = 4,
+        max_draws: int = 200,
+    ) -> None:
+        self.threshold = threshold
+        self.error = error
+        self.min_draws = min_draws
+        self.max_draws = max_draws
+
+    @property
+    def needs_record(self) -> bool:  # type: ignore[override]
+        return self.threshold is None
+
+    def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
+        """Learn the threshold.
+
+        Raises
+        ------
+        ValueError
+            If ``error`` is out of range, or the record gets no image right.
+        """
+        if not 0 <= self.error < 1:
+            raise ValueError(f"error={self.error!r} must be at least 0 and below 1.")
+        shortfalls = [
+            -float(differences.cumsum(1)[:, self.min_draws - 1 :].min())
+            for differences in record.paired_differences(weights)
+            if differences.mean(1).min() > 0
+        ]
+        if not shortfalls:
+            raise ValueError(
+                f"none of the {len(record)} recorded images is classified correctly, so there is "
+                "no threshold to learn; give threshold=... or other images."
+            )
+        worst = torch.tensor(shortfalls, dtype=torch.float64).clamp(min=0)
+        self.threshold_ = float(worst.quantile(1 - self.error, interpolation="higher"))
+        return self
+
+    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+        threshold = getattr(self, "threshold_", None) if self.threshold is None else self.threshold
+        if threshold is None:
+            raise ValueError(
+                "ThresholdPruner has no threshold: give one, ThresholdPruner(threshold=...), or "
+                "let it learn from labelled images, fit(X, y)."
+            )
+        if threshold < 0:
+            raise ValueError(f"threshold={threshold!r} must not be negative.")
+        if contributions.shape[2] < check_positive_integer("min_draws", self.min_draws):
+            return active
+        return active & ~(behind_leader(contributions, active).sum(2) > threshold)
+
+    def next_look(self, n_draws: int) -> int:
+        return max(n_draws + 1, self.min_draws)
+
+
+def behind_leader(values: Tensor, active: Tensor) -> Tensor:
+    """Values [B, P, J] less those of the active row of least mean; NaN where not evaluated.
+
+    Examples
+    --------
+    >>> import torch
+    >>> values = torch.tensor([[[1.0, 3.0], [0.0, 2.0]]])
+    >>> behind_leader(values, torch.tensor([[True, True]])).tolist()
+    [[[1.0, 1.0], [0.0, 0.0]]]
+    """
+    leader = values.mean(2).masked_fill(~active, torch.inf).argmin(1)
+    return values - values[torch.arange(len(leader)), leader][:, None]

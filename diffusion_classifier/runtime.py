@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import multiprocessing
 import sys
+from collections.abc import Iterable, Iterator
 from multiprocessing import current_process
 from typing import Any
 
 import numpy as np
 import torch
 
+from .race import Result
 from .validation import check_positive_integer
 
 DTYPES = {
@@ -177,11 +179,13 @@ class Progress:
         """Evaluations that were not needed, as their errors were recorded before."""
         self._shorten(n)
 
-    def add_image(self, n_evaluations: int) -> None:
-        """An image was decided after so many evaluations."""
-        self._n_done += 1
-        self._bar.set_postfix_str(f"{self._n_done}/{self._n_images} images", refresh=False)
-        self._shorten(self._max_evaluations - n_evaluations)
+    def count(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The results of images, counted as they pass."""
+        for result in results:
+            self._n_done += 1
+            self._bar.set_postfix_str(f"{self._n_done}/{self._n_images} images", refresh=False)
+            self._shorten(self._max_evaluations - result.n_evaluations)
+            yield result
 
     def _shorten(self, n: int) -> None:
         if not self._bar.disable:

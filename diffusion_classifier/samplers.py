@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from .display import DocumentedMixin
+from .profile import Learner
 from .schedule import NoiseSchedule
 from .validation import check_positive_integer
 
@@ -104,7 +106,7 @@ def keyed_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
     return torch.randn(tuple(shape), generator=generator)
 
 
-class Sampler(DocumentedMixin, BaseEstimator, ABC):
+class Sampler(Learner, DocumentedMixin, BaseEstimator, ABC):
     """Chooses timesteps and noise, round by round."""
 
     @abstractmethod
@@ -178,21 +180,26 @@ class StratifiedSampler(Sampler):
                 u = (np.arange(n_times) + rng.random()) / n_times
             else:
                 u = rng.random(n_times)
-            timesteps = np.minimum(np.floor(u * schedule.n_timesteps), schedule.n_timesteps - 1)
+            timesteps, density = self._place(u, schedule)
             keys = number * n_times + np.arange(n_times)
             signs = np.ones(n_times, int)
             if self.antithetic:
-                timesteps, keys = timesteps.repeat(2), keys.repeat(2)
+                timesteps, density, keys = (a.repeat(2) for a in (timesteps, density, keys))
                 signs = np.tile([1, -1], n_times)
             yield Draws(
                 torch.as_tensor(timesteps, dtype=torch.int64),
-                torch.ones(size, dtype=torch.float64),
+                torch.as_tensor(density, dtype=torch.float64),
                 tuple(keys.tolist()),
                 tuple(signs.tolist()),
                 seed,
                 self.antithetic,
             )
             number += 1
+
+    def _place(self, u: NDArray, schedule: NoiseSchedule) -> tuple[NDArray, NDArray]:
+        """Timesteps of uniform numbers u, and their density relative to uniform."""
+        timesteps = np.minimum(np.floor(u * schedule.n_timesteps), schedule.n_timesteps - 1)
+        return timesteps, np.ones(len(u))
 
 
 class EvenSampler(Sampler):

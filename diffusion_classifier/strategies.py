@@ -8,19 +8,33 @@ from typing import Any
 from sklearn.base import clone
 
 from .backends.base import Backend
-from .pruners import NoPruning, Pruner, StagedPruner
+from .calibration import CALIBRATORS, Calibrator
+from .importance import ImportanceSampler
+from .pruners import NoPruning, PairedTestPruner, Pruner, StagedPruner, ThresholdPruner
+from .racing import RacingPruner
 from .runtime import resolve_device, resolve_dtype
 from .samplers import EvenSampler, Sampler, StratifiedSampler
 from .validation import check_option
 from .weighting import WEIGHTINGS, Weighting
 
-SAMPLERS: dict[str, type[Sampler]] = {"stratified": StratifiedSampler, "even": EvenSampler}
-PRUNERS: dict[str, type[Pruner]] = {"none": NoPruning, "staged": StagedPruner}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "stratified": StratifiedSampler,
+    "importance": ImportanceSampler,
+    "even": EvenSampler,
+}
+PRUNERS: dict[str, type[Pruner]] = {
+    "none": NoPruning,
+    "racing": RacingPruner,
+    "paired": PairedTestPruner,
+    "threshold": ThresholdPruner,
+    "staged": StagedPruner,
+}
 
-_KINDS: dict[str, tuple[type, dict[str, Any], str]] = {
+_KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
     "sampler": (Sampler, SAMPLERS, "stratified"),
-    "pruner": (Pruner, PRUNERS, "staged"),
+    "pruner": (Pruner, PRUNERS, "racing"),
     "weighting": (Weighting, WEIGHTINGS, "uniform"),
+    "calibrator": (Calibrator, CALIBRATORS, None),
 }
 
 
@@ -29,7 +43,7 @@ def resolve_strategy(kind: str, value: Any) -> Any:
 
     Parameters
     ----------
-    kind : {"sampler", "pruner", "weighting"}
+    kind : {"sampler", "pruner", "weighting", "calibrator"}
     value : None, str or an instance of the kind's class
 
     Raises
@@ -41,7 +55,7 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     """
     base, known, default = _KINDS[kind]
     if value is None:
-        return known[default]()
+        return None if default is None else known[default]()
     if isinstance(value, str):
         return known[check_option(kind, value, known)]()
     if isinstance(value, base):

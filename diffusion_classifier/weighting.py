@@ -7,6 +7,7 @@ predicts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from sklearn.base import BaseEstimator
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from .display import DocumentedMixin
 from .prediction import PREDICTION_TYPES
+from .profile import FitRecord, Learner, Profile
 from .schedule import NoiseSchedule
 
 
-class Weighting(DocumentedMixin, BaseEstimator, ABC):
+class Weighting(Learner, DocumentedMixin, BaseEstimator, ABC):
     """A weight for every timestep."""
 
     @abstractmethod
@@ -102,9 +104,75 @@ class NativeWeighting(Weighting):
         return torch.where(scale == 0, torch.zeros_like(scale), scale**-2)
 
 
+class FittedWeighting(Weighting):
+    r"""Weights learned from labelled images: how well each timestep tells the true class.
+
+    ``w(t)`` is the mean over the variance of the paired difference (rival less true class): the
+    best linear combination of independent timesteps, Fisher's discriminant. It is smoothed over
+    t, clipped at 0 and shrunk towards uniform, which counts as much as ``prior_images`` images.
+
+    Its scale keeps the mean paired difference what it is with uniform weights: log-odds are then
+    as large as those of "uniform" on average, and what differs is how reliable they are.
+
+    Parameters
+    ----------
+    prior_images : float, default=10.0
+        Worth of the uniform weights, in labelled images.
+
+    Attributes
+    ----------
+    weights_ : Tensor of shape (T,), dtype float64
+        Learned.
+
+    Raises
+    ------
+    ValueError
+        In ``weights``, if nothing was learned; in ``learn``, if ``prior_images`` is negative.
+
+    References
+    ----------
+    R. A. Fisher, "The use of multiple measurements in taxonomic problems", 1936.
+
+    Examples
+    --------
+    >>> FittedWeighting().needs_record
+    True
+    """
+
+    needs_record = True
+
+    def __init__(self, prior_images: float = 10.0) -> None:
+        self.prior_images = prior_images
+
+    def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
+        """Learn the weights; those given are not used."""
+        if self.prior_images < 0:
+            raise ValueError(f"prior_images={self.prior_images!r} must not be negative.")
+        profile = Profile.learn(record)
+        # Where nothing varies nothing was seen: a floor keeps the ratio finite.
+        floor = 1e-3 * (profile.rms**2).mean()
+        variance = (profile.variance + floor).clamp(min=torch.finfo(torch.float64).tiny)
+        ratio = profile.mean.clamp(min=0) / variance
+        fitted = ratio / ratio.mean() if ratio.any() else torch.ones_like(ratio)
+        share = self.prior_images / (self.prior_images + len(record))
+        mixed = share + (1 - share) * fitted
+        before, after = profile.mean.mean(), (mixed * profile.mean).mean()
+        self.weights_ = mixed * (before / after) if before > 0 and after > 0 else mixed
+        return self
+
+    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+        if not hasattr(self, "weights_"):
+            raise ValueError(
+                'weighting="fitted" learns from labelled images: call fit(X, y) with images, or '
+                'choose other weights, such as "uniform".'
+            )
+        return self.weights_
+
+
 WEIGHTINGS: dict[str, type[Weighting]] = {
     "uniform": UniformWeighting,
     "likelihood": LikelihoodWeighting,
     "exponential": ExponentialWeighting,
     "native": NativeWeighting,
+    "fitted": FittedWeighting,
 }

@@ -90,7 +90,7 @@ def test_a_slice_pickles_without_the_others(clf):
     ("options", "complaint"),
     [
         ({"backend": DiffusersBackend(tiny_sd("v_prediction"))}, "config_sha256="),
-        ({"image_size": 8}, r"image_size=\(16, 16\), this classifier has \(8, 8\)"),
+        ({"image_size": 8}, r"image_size=\[16, 16\], this classifier has \[8, 8\]"),
         ({"resize": "pad"}, "resize='crop', this classifier has 'pad'"),
         ({"backend": GaussianBackend([[0], [1]], [[[1]], [[1]]])}, "backend=None"),
     ],

@@ -1,7 +1,15 @@
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
-from diffusion_classifier.pruners import NoPruning, StagedPruner
+from diffusion_classifier.pruners import (
+    NoPruning,
+    PairedTestPruner,
+    StagedPruner,
+    ThresholdPruner,
+)
+
+from .test_profile import make_record
 
 CONTRIBUTIONS = torch.tensor([[[3.0, 3.0], [1.0, 1.5], [2.0, 2.5], [9.0, 0.0]]]).double()
 ALL = torch.ones(1, 4, dtype=torch.bool)
@@ -53,3 +61,55 @@ def test_staged_cost_counts_every_stage():
 def test_impossible_stages_are_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         StagedPruner(*arguments).select(CONTRIBUTIONS, ALL, ROUNDS)
+
+
+def test_paired_test_is_the_one_sided_paired_t_test():
+    generator = torch.Generator().manual_seed(0)
+    contributions = torch.randn(30, 8, 20, generator=generator).double()
+    contributions += torch.linspace(0, 1.5, 8)[:, None]
+    active = torch.ones(30, 8, dtype=torch.bool)
+    active[:, 3] = False
+    seen = contributions.where(active[..., None], torch.nan)
+    kept = PairedTestPruner(20, p_value=0.01).select(seen, active, torch.arange(20))
+    for row, of_image in zip(kept, contributions, strict=True):
+        leader = of_image.mean(1).where(active[0], torch.inf).argmin()
+        for p in set(range(8)) - {3, int(leader)}:
+            test = ttest_rel(of_image[p], of_image[leader], alternative="greater")
+            assert bool(row[p]) == (test.pvalue >= 0.01)
+        assert row[leader] and not row[3]
+    assert 0 < kept[:, 1:].sum() < 30 * 6
+
+
+def test_paired_test_waits_for_its_first_look():
+    pruner = PairedTestPruner(4, p_value=0.4)
+    assert pruner.select(CONTRIBUTIONS, ALL, ROUNDS).all()
+    assert [pruner.next_look(n) for n in (0, 3, 4, 9)] == [4, 4, 5, 10]
+    with pytest.raises(ValueError, match=r"p_value=0\.5"):
+        PairedTestPruner(p_value=0.5).select(CONTRIBUTIONS, ALL, ROUNDS)
+
+
+def test_threshold_is_on_the_cumulative_gap():
+    keep = ThresholdPruner(2.0, min_draws=2).select(CONTRIBUTIONS, ALL, ROUNDS)
+    assert keep.tolist() == [[False, True, True, False]]  # gaps 3.5, 0, 2, 6.5
+    assert ThresholdPruner(0.0, min_draws=3).select(CONTRIBUTIONS, ALL, ROUNDS).all()
+    assert not ThresholdPruner(2.0).needs_record
+
+
+def test_threshold_is_learned_from_how_far_true_classes_fell_behind():
+    behind = torch.zeros(11, 2, 8)
+    behind[:, 0, 3] = torch.arange(11.0)  # the true class's worst draw,
+    behind[:, 1, 4:] = 100.0  # made good later
+    behind[10, 0] = 1000.0  # the full record gets this image wrong: it says nothing
+    record = make_record(behind, [0] * 11)
+    pruner = ThresholdPruner(error=0.0)
+    assert pruner.needs_record
+    assert pruner.learn(record).threshold_ == 9.0
+    assert ThresholdPruner(error=0.5).learn(record).threshold_ == 5.0
+    with pytest.raises(ValueError, match="none of the 1 recorded"):
+        ThresholdPruner().learn(make_record(behind[10:], [0]))
+
+
+@pytest.mark.parametrize("threshold, complaint", [(None, "no threshold"), (-1.0, "negative")])
+def test_a_threshold_is_needed(threshold, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        ThresholdPruner(threshold).select(CONTRIBUTIONS, ALL, ROUNDS)
