@@ -12,3 +12,10 @@ class DocumentedMixin:
 
     _doc_link_module = "diffusion_classifier"
     _doc_link_template = "#{estimator_name}"
+
+
+class PlainText(str):
+    """Text that is printed without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -264,7 +264,6 @@ def test_what_is_done_to_the_pipeline_is_honoured():
     [
         ({"in_channels": 9}, "takes 9 channels and the autoencoder gives 4.*inpainting"),
         ({"num_class_embeds": 5}, "num_class_embeds.*not supported"),
-        ({"time_cond_proj_dim": 8}, "time_cond_proj_dim.*not supported"),
         (
             {
                 "addition_embed_type": "text_time",
@@ -274,7 +273,7 @@ def test_what_is_done_to_the_pipeline_is_honoured():
             "addition_embed_type.*not supported",
         ),
     ],
-    ids=["inpainting", "classes", "guidance", "sdxl"],
+    ids=["inpainting", "classes", "sdxl"],
 )
 def test_unets_that_need_more_than_a_prompt_are_refused(config, message):
     pipeline = tiny_sd()
@@ -291,8 +290,10 @@ def test_a_missing_component_is_named():
 
 
 def test_other_pipelines_are_refused_with_the_known_ones():
-    pipeline = diffusers.DDPMPipeline(diffusers.UNet2DModel.__new__(diffusers.UNet2DModel), None)
-    with pytest.raises(ValueError, match=r"DDPMPipeline.*StableDiffusionPipeline.*FunctionBackend"):
+    unet = diffusers.UNet2DModel.__new__(diffusers.UNet2DModel)
+    pipeline = diffusers.ConsistencyModelPipeline(unet, None)
+    known = r"ConsistencyModelPipeline.*StableDiffusionPipeline.*FluxPipeline.*FunctionBackend\("
+    with pytest.raises(ValueError, match=known):
         DiffusersBackend(pipeline)
 
 
@@ -345,7 +346,11 @@ def test_copies_and_clones_share_the_weights(copier):
 
 def test_parameters_are_the_pipeline_itself():
     backend, other = DiffusersBackend(tiny_sd()), tiny_sd("v_prediction")
-    assert backend.get_params() == {"pipeline": backend.pipeline, "image_shape": None}
+    assert backend.get_params() == {
+        "pipeline": backend.pipeline,
+        "image_shape": None,
+        "free_text_encoder": False,
+    }
     backend.set_params(pipeline=other)
     assert backend.pipeline is other and backend.prediction_type == "v_prediction"
 

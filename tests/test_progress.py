@@ -40,7 +40,9 @@ def test_time_left_is_that_of_the_evaluations_left():
     with Progress(4, 10, 1) as progress:
         progress.add_evaluations(10)
         assert (progress._bar.n, progress._bar.total) == (10, 40)
-        list(progress.count([Result(0, torch.ones(2, 3), torch.ones(2))]))  # decided early: four evaluations are not needed
+        list(
+            progress.count([Result(0, torch.ones(2, 3), torch.ones(2))])
+        )  # decided early: four evaluations are not needed
         progress.add_recorded(5)
         assert (progress._bar.n, progress._bar.total) == (10, 31)
         assert "<" in str(progress._bar) and "1/4 images" in str(progress._bar)

@@ -4,7 +4,8 @@ Stable Diffusion, SDXL, Flux, DiT, ... share a shape: components that encode ima
 a denoiser, and a scheduler that knows how noise was added in training. A :class:`Family` says
 where these are in a pipeline; :class:`~diffusion_classifier.backends.DiffusersBackend` does the
 rest. Families have no state: the pipeline is passed to every method. The defaults here serve
-latent, variance-preserving models; a new family overrides what it has otherwise.
+latent, variance-preserving models of one text encoder and a transformer; a new family overrides
+what it has otherwise.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..schedule import NoiseSchedule
@@ -23,6 +27,9 @@ from .base import Conditioning
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should end at 0
+TWO_ENCODERS = ("text_encoder", "text_encoder_2")
+TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
+LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
 
 
 class Family(ABC):
@@ -34,17 +41,39 @@ class Family(ABC):
         Names of the diffusers pipeline classes.
     components : tuple of str
         Components that classification uses; no other is ever loaded.
+    text_encoders : tuple of str
+        Those components that only ``encode_prompts`` uses and that are large.
+    optional : tuple of str
+        Those components that a pipeline may lack.
     denoiser : str
         The component that predicts noise.
+    text_conditional : bool
+        Whether prompts are text, not names of classes.
+    default_template : str
+        Prompt of a label when the user gives none.
     """
 
     pipelines: tuple[str, ...]
-    components: tuple[str, ...]
-    denoiser: str = "unet"
+    components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+    optional: tuple[str, ...] = ()
+    denoiser: str = "transformer"
+    text_conditional: bool = True
+    default_template: str = "a photo of a {}"
 
-    @abstractmethod
     def check(self, pipeline: Any) -> None:
         """Raise ValueError if a network needs inputs that this family does not give it."""
+        wanted, given = self.latent_channels(pipeline), pipeline.vae.config.latent_channels
+        if wanted != given:
+            raise ValueError(
+                f"the {self.denoiser} takes {wanted} channels and the autoencoder gives {given}: "
+                "it also wants a mask, a depth map or a second image (inpainting, depth or "
+                "editing models); use the text-to-image model instead."
+            )
+
+    def latent_channels(self, pipeline: Any) -> int:
+        """Channels of the latents that the denoiser reads."""
+        return getattr(pipeline, self.denoiser).config.in_channels
 
     @abstractmethod
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
@@ -74,20 +103,138 @@ class Family(ABC):
         if size is None:
             return None
         height, width = (size, size) if isinstance(size, int) else size
-        return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
+        factor = self.downsampling(pipeline)
+        return height * factor, width * factor
+
+    def downsampling(self, pipeline: Any) -> int:
+        """Pixels of an image to one of its latent, along a side."""
+        return pipeline.vae_scale_factor
+
+    def patch_size(self, pipeline: Any) -> int:
+        """Latent pixels that the denoiser reads as one, along a side."""
+        return getattr(pipeline, self.denoiser).config.get("patch_size", 1)
+
+    def check_sides(self, pipeline: Any, images: Tensor) -> None:
+        """Raise ValueError if an image cannot be cut into whole patches of latents."""
+        factor = self.downsampling(pipeline) * self.patch_size(pipeline)
+        if any(side % factor for side in images.shape[-2:]):
+            raise ValueError(
+                f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but this model "
+                f"needs sides divisible by {factor}: set image_size to multiples of it."
+            )
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
         """Mode of the autoencoder's posterior, scaled as in training; float32."""
-        vae, factor = pipeline.vae, pipeline.vae_scale_factor
-        if any(side % factor for side in images.shape[-2:]):
-            raise ValueError(
-                f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but this model's "
-                f"autoencoder needs sides divisible by {factor}: set image_size to multiples of it."
-            )
-        with full_precision(vae):
-            posterior = vae.encode(images.to(pipeline._execution_device, vae.dtype)).latent_dist
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-        return (posterior.mode().float() - shift) * vae.config.scaling_factor
+        self.check_sides(pipeline, images)
+        vae = pipeline.vae
+        with full_precision(vae), sliced(vae, images):
+            encoded = vae.encode(images.to(pipeline._execution_device, vae.dtype))
+        # a deep-compression autoencoder has no posterior
+        latents = encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
+        return normalised(vae, latents.float())
+
+
+class ClassConditionalFamily(Family):
+    """Adapter for networks that read the index of a class; a prompt is its name or index."""
+
+    text_encoders = ()
+    text_conditional = False
+    default_template = "{}"
+
+    @abstractmethod
+    def n_classes(self, pipeline: Any) -> int:
+        """How many classes the network knows."""
+
+    def class_names(self, pipeline: Any) -> dict[str, set[int]]:
+        """The classes that go by each name; empty if only indices are known."""
+        return {}
+
+    def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
+        """Index of the class that a prompt stands for."""
+        return find_class(prompt, names, self.n_classes(pipeline))
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        names = self.class_names(pipeline)
+        indices = [self.class_index(pipeline, prompt, names) for prompt in prompts]
+        return Conditioning(class_labels=torch.tensor(indices, device=pipeline._execution_device))
+
+
+def find_class(prompt: str, names: dict[str, set[int]], n_classes: int) -> int:
+    """Index of the class that goes by a name, by several (comma-separated), or by its index.
+
+    Upper and lower case are told apart only if that helps.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class or several.
+
+    Examples
+    --------
+    >>> names = {"tench": {0}, "Tinca tinca": {0}, "crane": {1, 2}}
+    >>> names |= {"Cardigan": {3}, "cardigan": {4}}
+    >>> [find_class(name, names, 5) for name in ("Tench", "tench, Tinca tinca", "Cardigan", "2")]
+    [0, 0, 3, 2]
+    >>> find_class("crane", names, 5)
+    Traceback (most recent call last):
+    ValueError: 'crane' is the name of classes 1, 2; say which with prompts={'crane': '1'}.
+    """
+    found = set.intersection(*(_classes_called(part.strip(), names) for part in prompt.split(",")))
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        several = sorted(found)
+        raise ValueError(
+            f"{prompt!r} is the name of classes {', '.join(map(str, several))}; say which with "
+            f"prompts={{{prompt!r}: '{several[0]}'}}."
+        )
+    index = prompt.strip().removesuffix(".0")
+    if index.isdecimal() and int(index) < n_classes:
+        return int(index)
+    indices = f"an index from 0 to {n_classes - 1}"
+    if not names:
+        raise ValueError(
+            f"{prompt!r} is no class of this model, which knows classes by number only: give "
+            f"{indices}, or say which is which with prompts={{label: index}}, the index as a "
+            "string."
+        )
+    lower = {name.lower(): name for name in names}
+    close = [lower[name] for name in get_close_matches(prompt.lower(), lower)]
+    meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    raise ValueError(
+        f"{prompt!r} is no class of this model, which reads names of classes and not sentences: "
+        f"give one of its names or {indices}, or prompts={{label: name}}.{meant}"
+    )
+
+
+def _classes_called(name: str, names: dict[str, set[int]]) -> set[int]:
+    """Classes of this name, in this spelling or else in any upper or lower case."""
+    if name in names:
+        return names[name]
+    same = [indices for other, indices in names.items() if other.lower() == name.lower()]
+    return set().union(*same)
+
+
+class FlowFamily(Family):
+    """Adapter for networks trained by rectified flow (Liu et al., arXiv 2209.03003).
+
+    Schedulers shift the grid of timesteps on which images are sampled; the forward process of
+    training knows no such shift: its noise level is the time itself.
+    """
+
+    def prediction_type(self, pipeline: Any) -> str:
+        return "flow"
+
+    def schedule(self, pipeline: Any) -> NoiseSchedule:
+        return NoiseSchedule.flow(self.n_timesteps(pipeline))
+
+    def n_timesteps(self, pipeline: Any) -> int:
+        return pipeline.scheduler.config.num_train_timesteps
+
+
+def flow_time(t: Tensor) -> Tensor:
+    """What flow networks take for integer timesteps ``t``: ``sigma * T`` of the schedule."""
+    return t + 0.5
 
 
 def alphas_cumprod(scheduler: Any) -> Tensor:
@@ -97,10 +244,16 @@ def alphas_cumprod(scheduler: Any) -> Tensor:
     stop just short of it, for their own arithmetic, and some do not know the option.
     """
     if getattr(scheduler, "alphas_cumprod", None) is None:
-        raise ValueError(
-            f"{type(scheduler).__name__} does not say how noise was added in training "
-            "(it has no alphas_cumprod); exchange it: "
+        name = type(scheduler).__name__
+        advice = (
+            "exchange it: "
             "pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)."
+        )
+        if name.startswith(("EDM", "FlowMatch")):  # there is more to change than the scheduler
+            advice = "this network was trained otherwise; wrap it with a FunctionBackend."
+        raise ValueError(
+            f"{name} does not say how noise was added in training (it has no alphas_cumprod); "
+            f"{advice}"
         )
     alpha = scheduler.alphas_cumprod.cpu().double().sqrt()
     if scheduler.config.get("rescale_betas_zero_snr", False):
@@ -126,9 +279,52 @@ def full_precision(vae: Any) -> Iterator[None]:
             vae.to(dtype)
 
 
-def warn_truncated(tokenizer: Any, prompts: Sequence[str]) -> None:
-    """Warn once of each prompt that is longer than the tokenizer takes."""
-    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+@contextmanager
+def sliced(vae: Any, images: Tensor) -> Iterator[None]:
+    """Let the autoencoder take large images one by one, if it can, to bound its memory."""
+    large = images.shape[-2] * images.shape[-1] >= LARGE_IMAGE
+    if not large or getattr(vae, "use_slicing", True):  # it is on already, or there is none
+        yield
+        return
+    vae.enable_slicing()
+    try:
+        yield
+    finally:
+        vae.disable_slicing()
+
+
+def normalised(vae: Any, latents: Tensor) -> Tensor:
+    """Latents [B, C, h, w] shifted and scaled, by channel if so configured, as in training."""
+    config = vae.config
+    shift: Tensor | float = 0.0
+    scale: Tensor | float = 1.0
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        shift, scale = (
+            latents.new_tensor(config[name]).view(-1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+    elif config.get("shift_factor") is not None:
+        shift = config.shift_factor
+    return (latents - shift) * (config.get("scaling_factor", 1.0) / scale)
+
+
+def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any, ...]:
+    """What the pipeline's own ``encode_prompt`` returns, on the device where it runs."""
+    with quiet():
+        return pipeline.encode_prompt(
+            prompts, device=pipeline._execution_device, num_images_per_prompt=1, **options
+        )
+
+
+def most_tokens(pipeline: Any) -> int:
+    """Length to which the pipeline's ``encode_prompt`` pads prompts, unless told otherwise."""
+    return signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
+
+
+def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> None:
+    """Warn once of each prompt longer than ``max_length``, by default what the tokenizer takes."""
+    max_length = max_length or tokenizer.model_max_length
+    room = max_length - tokenizer.num_special_tokens_to_add()
     for prompt in dict.fromkeys(prompts):
         length = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
         if length > room:
@@ -161,3 +357,18 @@ def quiet(progress_bars: bool = True) -> Iterator[None]:
                 restore.callback(log.enable_progress_bar)
                 log.disable_progress_bar()
         yield
+
+
+def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:
+    """The same length of text in every part: some pipelines pad to the longest prompt only."""
+
+    def padded(name: str, tensor: Tensor) -> Tensor:
+        if tensor.ndim == 1:
+            return tensor
+        missing = max(part[name].shape[1] for part in parts) - tensor.shape[1]
+        return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+
+    return [
+        Conditioning(**{name: padded(name, tensor) for name, tensor in part.tensors.items()})
+        for part in parts
+    ]

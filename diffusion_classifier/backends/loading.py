@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..validation import check_option
 from .embedded import EMBEDDED, embedded_path
-from .family import Family, quiet
-from .unet import StableDiffusion
+from .families import find_family
+from .family import quiet
 
 if TYPE_CHECKING:
     from .pipeline import DiffusersBackend
 
 INDEX = "model_index.json"
-FAMILIES: tuple[Family, ...] = (StableDiffusion(),)
 LIBRARIES = ("diffusers", "transformers")
+OFFLOAD = {"model": "enable_model_cpu_offload", "sequential": "enable_sequential_cpu_offload"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
@@ -66,7 +67,7 @@ class Origin:
     ----------
     name : str
         Absolute path of a folder, Hub id, or ``EMBEDDED``.
-    revision, variant, token, subfolder, dtype, device, options
+    revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, options
         As in :meth:`DiffusersBackend.from_pretrained`.
     """
 
@@ -77,6 +78,8 @@ class Origin:
     subfolder: str | None = None
     dtype: Any = torch.float32
     device: str | None = None
+    offload: str | None = None
+    free_text_encoder: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -142,26 +145,12 @@ def resolve_name(name: str | os.PathLike) -> str:
     )
 
 
-def find_family(class_names: Any, subject: str) -> Family:
-    """The family that serves one of these pipeline classes.
-
-    Raises
-    ------
-    ValueError
-        If there is none; the error opens with ``subject``.
-    """
-    for family in FAMILIES:
-        if not set(family.pipelines).isdisjoint(class_names):
-            return family
-    known = ", ".join(name for family in FAMILIES for name in family.pipelines)
-    raise ValueError(
-        f"{subject}, which is not supported; known pipelines are {known}. Other networks can be "
-        "wrapped as a function of (z, t, class_index) with FunctionBackend."
-    )
-
-
-def load_pipeline(origin: Origin) -> Any:
+@torch.inference_mode(False)  # weights must be ordinary tensors, whoever loads them
+def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
     """A diffusers pipeline, checked before it is loaded, ready for inference.
+
+    With ``only`` these components of it; by default all that classification uses, though not
+    the text encoders if the origin says that they are loaded when needed.
 
     Raises
     ------
@@ -170,12 +159,21 @@ def load_pipeline(origin: Origin) -> Any:
     """
     import diffusers
 
+    if origin.offload is not None:
+        check_option("offload", origin.offload, OFFLOAD)
     folder = _local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
     index = _read_index(index_path, origin.name)
     family = find_family([index["_class_name"]], f"{origin.name} is a {index['_class_name']}")
-    _check_libraries(index, family, origin.name)
-    needed = [name for name in family.components if name not in origin.options]
+    later = family.text_encoders if origin.free_text_encoder and only is None else ()
+    parts = [
+        name
+        for name in (only or family.components)
+        if name not in later
+        and not (name in family.optional and index.get(name) in (None, [None, None]))
+    ]
+    _check_libraries(index, parts, origin.name)
+    needed = [name for name in parts if name not in origin.options]
     if folder is None and origin.subfolder:
         folder = _download_subfolder(origin, needed)
     if folder is not None:
@@ -187,7 +185,7 @@ def load_pipeline(origin: Origin) -> Any:
     unused = [
         name
         for name, entry in index.items()
-        if name in known and isinstance(entry, list) and name not in family.components
+        if name in known and isinstance(entry, list) and name not in parts
     ]
     with quiet(progress_bars=folder is None), _explained(origin.name):
         pipeline = pipeline_class.from_pretrained(
@@ -199,14 +197,25 @@ def load_pipeline(origin: Origin) -> Any:
             use_safetensors=True,
             **{**dict.fromkeys(unused), **origin.options},
         )
-        if origin.device is not None:
-            pipeline.to(origin.device)
-    for name in family.components:
+    if "id2label" in index:  # names of classes, which DiTPipeline reads and does not keep
+        pipeline.register_to_config(id2label=index["id2label"])
+    for name in parts:
         component = getattr(pipeline, name)
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
-    getattr(pipeline, family.denoiser).to(memory_format=torch.channels_last)  # faster convolutions
+    if family.denoiser in parts:  # channels last are faster in convolutions
+        getattr(pipeline, family.denoiser).to(memory_format=torch.channels_last)
+        _place(pipeline, origin)
     return pipeline
+
+
+def _place(pipeline: Any, origin: Origin) -> None:
+    """Move a pipeline to its device, or have its networks come to it one after the other."""
+    if origin.offload is not None:
+        device = {} if origin.device is None else {"device": origin.device}
+        getattr(pipeline, OFFLOAD[origin.offload])(**device)
+    elif origin.device is not None:
+        pipeline.to(origin.device)
 
 
 def _local_folder(origin: Origin) -> Path | None:
@@ -308,9 +317,9 @@ def _read_index(path: Path, name: str) -> dict[str, Any]:
     return index
 
 
-def _check_libraries(index: dict[str, Any], family: Family, name: str) -> None:
+def _check_libraries(index: dict[str, Any], components: Sequence[str], name: str) -> None:
     """Needed components must be named, and be classes of diffusers or transformers."""
-    for component in family.components:
+    for component in components:
         entry = index.get(component)
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, str]:
             raise ValueError(

@@ -12,15 +12,19 @@ import json
 import os
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..display import PlainText
 from .base import Backend, Conditioning
-from .loading import Origin, find_family, load_pipeline, resolve_name
+from .families import find_family
+from .family import padded_alike
+from .loading import Origin, load_pipeline, resolve_name
 
 PROMPTS_PER_BATCH = 64  # through the text encoder at once
 NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go with saving
@@ -40,13 +44,17 @@ class DiffusersBackend(Backend):
     Parameters
     ----------
     pipeline : diffusers.DiffusionPipeline
-        Of a known family: Stable Diffusion 1.x or 2.x.
+        Of a known family; the error for any other lists them.
     image_shape : tuple of int or None, default=None
         Shape of the pictures whose flattened rows X holds, such as (32, 32, 3); None refuses rows.
+    free_text_encoder : bool, default=False
+        Whether to drop the text encoders once prompts are encoded, so that the denoiser has the
+        memory to itself. A pipeline made in memory loses them for good (its ``text_encoder``
+        becomes None); :meth:`from_pretrained` loads them whenever prompts are to be encoded.
 
     Attributes
     ----------
-    schedule, prediction_type, image_size, device, dtype
+    schedule, prediction_type, text_conditional, default_template, image_size, device, dtype
         As in :class:`~diffusion_classifier.backends.Backend`.
 
     Raises
@@ -73,7 +81,14 @@ class DiffusersBackend(Backend):
 
     _pipeline: Any
 
-    def __init__(self, pipeline: Any, *, image_shape: tuple[int, ...] | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        free_text_encoder: bool = False,
+    ) -> None:
+        self.free_text_encoder = free_text_encoder
         self.pipeline = pipeline
         self.image_shape = image_shape
 
@@ -89,6 +104,8 @@ class DiffusersBackend(Backend):
         dtype: Any = None,
         device: Any = None,
         image_shape: tuple[int, ...] | None = None,
+        offload: str | None = None,
+        free_text_encoder: bool = False,
         **options: Any,
     ) -> DiffusersBackend:
         """Load a pipeline with diffusers and wrap it.
@@ -114,6 +131,13 @@ class DiffusersBackend(Backend):
             Where to put the pipeline. By default it stays where diffusers loads it.
         image_shape : tuple of int or None, default=None
             Shape of the pictures whose flattened rows X holds.
+        offload : {"model", "sequential"}, optional
+            Keep networks in main memory and bring each to ``device`` (by default the GPU), whole
+            or layer by layer, while it computes; as diffusers' ``enable_model_cpu_offload`` and
+            ``enable_sequential_cpu_offload`` do.
+        free_text_encoder : bool, default=False
+            Whether to load the text encoders only when prompts are to be encoded, and drop them
+            afterwards.
         **options
             Further arguments of diffusers' ``from_pretrained``.
 
@@ -136,6 +160,8 @@ class DiffusersBackend(Backend):
                 # None would leave each component in the dtype that it was saved in
                 dtype=torch.float32 if dtype is None else dtype,
                 device=None if device is None else str(torch.device(device)),
+                offload=offload,
+                free_text_encoder=free_text_encoder,
                 options=options,
             )
         )
@@ -144,7 +170,7 @@ class DiffusersBackend(Backend):
 
     @classmethod
     def _load(cls, origin: Origin) -> DiffusersBackend:
-        backend = cls(load_pipeline(origin))
+        backend = cls(load_pipeline(origin), free_text_encoder=origin.free_text_encoder)
         backend._origin = origin
         return backend
 
@@ -162,12 +188,15 @@ class DiffusersBackend(Backend):
             raise TypeError(f"load a folder or Hub id with from_pretrained({str(pipeline)!r}).")
         names = [cls.__name__ for cls in type(pipeline).__mro__]
         family = find_family(names, f"this is a {names[0]}")
+        spare = {*family.optional, *(family.text_encoders if self.free_text_encoder else ())}
         for name in family.components:
-            if getattr(pipeline, name, None) is None:
+            if getattr(pipeline, name, None) is None and name not in spare:
                 raise ValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
         family.check(pipeline)
         self.prediction_type = family.prediction_type(pipeline)
         self.schedule = family.schedule(pipeline)
+        self.text_conditional = family.text_conditional
+        self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
         self._family = family
         self._pipeline = pipeline
@@ -207,7 +236,7 @@ class DiffusersBackend(Backend):
 
     @torch.no_grad()
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts with the pipeline's own text encoders.
+        """Encode prompts with the pipeline's own text encoders, or look up the classes they name.
 
         Parameters
         ----------
@@ -219,18 +248,50 @@ class DiffusersBackend(Backend):
         -------
         Conditioning of length P
 
+        Raises
+        ------
+        ValueError
+            If a class-conditional model knows no class of that name or index, or the text
+            encoders were freed and cannot be loaded again.
+
         Warns
         -----
         UserWarning
             For each prompt that is longer than the text encoder takes.
         """
         prompts = list(prompts)
-        return Conditioning.concatenate(
-            [
-                self._family.encode_prompts(self.pipeline, prompts[i : i + PROMPTS_PER_BATCH])
+        with self._text_encoders() as pipeline:
+            parts = [
+                self._family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
                 for i in range(0, len(prompts), PROMPTS_PER_BATCH)
             ]
-        )
+        return Conditioning.concatenate(padded_alike(parts))
+
+    @contextmanager
+    def _text_encoders(self) -> Iterator[Any]:
+        """The pipeline with its text encoders: loaded if they are not, freed after if asked to."""
+        pipeline, family = self.pipeline, self._family
+        freed = [name for name in family.text_encoders if getattr(pipeline, name) is None]
+        if set(freed) - set(family.optional):
+            if self._origin is None:
+                raise ValueError(
+                    f"the pipeline has no {freed[0]} to encode prompts with: with "
+                    "free_text_encoder=True it was dropped after an earlier fit; set "
+                    f"pipeline.{freed[0]} again, or use DiffusersBackend.from_pretrained(folder, "
+                    "free_text_encoder=True), which loads it whenever it is needed."
+                )
+            loaded = load_pipeline(self._origin, only=family.text_encoders)
+            for name in freed:
+                encoder = getattr(loaded, name)
+                if encoder is not None and encoder.device != self.device:
+                    encoder.to(self.device)
+                setattr(pipeline, name, encoder)
+        try:
+            yield pipeline
+        finally:
+            if self.free_text_encoder:
+                for name in family.text_encoders:
+                    setattr(pipeline, name, None)
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
@@ -242,8 +303,12 @@ class DiffusersBackend(Backend):
         scikit-learn asks for parameters often, for printing too: that must not load anything. It
         prints those of ``deep=False``, where a name stands for the pipeline, which has a long repr.
         """
-        pipeline = self._pipeline if deep else _Name(f"{self._pipeline_class} {self._where()}")
-        return {"pipeline": pipeline, "image_shape": self.image_shape}
+        pipeline = self._pipeline if deep else PlainText(f"{self._pipeline_class} {self._where()}")
+        return {
+            "pipeline": pipeline,
+            "image_shape": self.image_shape,
+            "free_text_encoder": self.free_text_encoder,
+        }
 
     def _where(self) -> str:
         return repr(self._origin.name) if self._origin else "in memory"
@@ -255,11 +320,12 @@ class DiffusersBackend(Backend):
         -------
         dict
             ``name``: folder or Hub id (None if unknown), ``revision``, ``subfolder``,
-            ``pipeline_class``, and ``config_sha256`` over the components' configurations.
-            Weights are not read: a LoRA changes nothing here.
+            ``pipeline_class``, and ``config_sha256`` over the components' configurations, text
+            encoders apart, which may be freed. Weights are not read: a LoRA changes nothing here.
         """
-        pipeline = self.pipeline
-        configs = {name: _config(getattr(pipeline, name)) for name in self._family.components}
+        pipeline, family = self.pipeline, self._family
+        parts = [name for name in family.components if name not in family.text_encoders]
+        configs = {name: _config(getattr(pipeline, name)) for name in parts}
         digest = hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode())
         origin = self._origin
         return {
@@ -298,13 +364,6 @@ class DiffusersBackend(Backend):
         return f"DiffusersBackend({self._pipeline_class}, {self._where()})"
 
 
-class _Name(str):
-    """Text that is printed without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
 _BACKENDS: list[tuple[Origin, DiffusersBackend]] = []  # a list: an Origin may not be hashable
 _LOCK = threading.Lock()
 
@@ -325,6 +384,8 @@ def _config(component: Any) -> dict[str, Any]:
 
     Options that are off are left out: a newer library that knows more of them changes nothing.
     """
+    if component is None:
+        return {}
     config = getattr(component, "config", None)
     if config is None:  # a tokenizer
         return {"n_tokens": len(component), "max_length": component.model_max_length}
