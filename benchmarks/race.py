@@ -44,7 +44,7 @@ def record(n_scenes, cache):
     cache.mkdir(parents=True, exist_ok=True)
     tables = []
     for start in range(0, n_scenes, CHUNK):
-        path = cache / f"digits-{start:05}.parquet"
+        path = cache / f"scenes-{n_scenes}-{start:05}.parquet"  # scenes depend on their number
         if not path.exists():
             began = time.perf_counter()
             partial = path.with_suffix(".part")
