@@ -163,7 +163,9 @@ def test_the_cost_is_an_upper_bound_known_before_spending(make):
 
 
 def test_strategies_are_nested_parameters(make):
-    clf = make(pruner=clone(STAGED)).set_params(pruner__max_draws=20, pruner__n_draws=(4,), pruner__keep=(1,))
+    clf = make(pruner=clone(STAGED)).set_params(
+        pruner__max_draws=20, pruner__n_draws=(4,), pruner__keep=(1,)
+    )
     assert clf.fit(None, LABELS).pruner_.max_draws == 20
     copy = clone(clf)
     assert copy.pruner is not clf.pruner
