@@ -10,7 +10,7 @@ weighted by their sizes ``n_r``:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -53,8 +53,10 @@ def certify(table: ErrorTable) -> np.recarray:
         )
         margins[i] = losses[second] - losses[first], standard_error(rival - leader, round_of[:n])
     resolved = scoring.decided(torch.as_tensor(table.active)).numpy()
-    columns: list[Any] = [resolved, np.full(n_images, table.alpha), *table.classes[pairs.T]]
-    return np.rec.fromarrays([*columns, *margins.T, n_draws], names=FIELDS)  # type: ignore[call-overload]
+    columns = [resolved, np.full(n_images, table.alpha), *table.classes[pairs.T], *margins.T]
+    columns.append(n_draws)
+    kinds = [(name, column.dtype) for name, column in zip(FIELDS, columns, strict=True)]
+    return np.rec.fromarrays(columns, dtype=kinds)
 
 
 def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, label: int) -> int:
