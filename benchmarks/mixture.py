@@ -24,7 +24,8 @@ from diffusion_classifier.profile import FitRecord
 from diffusion_classifier.pruners import PairedTestPruner, StagedPruner, ThresholdPruner
 from diffusion_classifier.race import run_race
 from diffusion_classifier.racing import RacingPruner
-from diffusion_classifier.samplers import DrawTape, StratifiedSampler
+from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.tape import DrawTape
 from diffusion_classifier.weighting import WEIGHTINGS
 
 K, COMPONENTS, FEATURES, DRAWS = 1000, 2, 256, 1000

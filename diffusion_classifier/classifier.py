@@ -9,7 +9,6 @@ a Zero-Shot Classifier", arXiv 2303.16203). Here are parameters and glue; the lo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from .cost import CostMixin, max_evaluations
 from .display import DocumentedMixin
 from .engine import Engine
 from .error_table import ErrorTable, promised_alpha, table_from_results
@@ -35,14 +35,15 @@ from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
 from .race import ErrorSource, Result, run_race
 from .recorded import RecordedErrors, comparable_errors
-from .runtime import Progress
-from .samplers import DrawTape
+from .runtime import BatchSize, Progress
+from .samplers import Sampler, StratifiedSampler
 from .strategies import resolve_backend, resolve_strategy
-from .validation import check_option, check_positive_integer
+from .tape import DrawTape
+from .validation import all_or_nothing, check_option, check_positive_integer
 
 
 class DiffusionClassifier(
-    DocumentedMixin, InputMixin, PersistenceMixin, ClassifierMixin, BaseEstimator
+    DocumentedMixin, InputMixin, CostMixin, PersistenceMixin, ClassifierMixin, BaseEstimator
 ):
     """Zero-shot image classifier from a diffusion model.
 
@@ -61,7 +62,7 @@ class DiffusionClassifier(
     sampler : None, str or Sampler, default=None
         Which timesteps and noise to draw. None is ``StratifiedSampler()``.
     pruner : None, str or Pruner, default=None
-        Which classes stay in the race, and the budget. None is ``StagedPruner()``.
+        Which classes stay in the race, and the budget. None is ``RacingPruner()``.
     weighting : str or Weighting, default="uniform"
         How much each timestep counts: "uniform", "likelihood", "exponential", "native" or
         "fitted" (learned).
@@ -163,6 +164,7 @@ class DiffusionClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any) -> DiffusionClassifier:
         """Name the classes, encode their prompts and let strategies learn.
 
@@ -222,12 +224,21 @@ class DiffusionClassifier(
         if strategies.needs_record:
             strategies.learn_from(X, y, self._record, self.n_fit_images, self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
+        self._check_settings()
         return self
+
+    def _check_settings(self) -> None:
+        """Refuse in ``fit`` what ``predict`` could not do."""
+        max_evaluations(self._take_draws(self.pruner_), self.pruner_, self._scoring)
+        BatchSize(self.batch_size, self.backend_.device, 1)
+        self._image_size(self.backend_)
 
     def _record(self, X: Any) -> ErrorTable:
         """All errors of some images."""
         if not isinstance(X, ErrorTable):
-            return self.errors(X, full=True)
+            # A sampler that has yet to learn cannot take draws.
+            sampler = StratifiedSampler() if self.sampler_.needs_record else self.sampler_
+            return self._race_to_table(X, NoPruning(self.pruner_.max_draws), sampler=sampler)
         X.check_matches(self.classes_, self._flat_prompts())
         return X
 
@@ -298,7 +309,10 @@ class DiffusionClassifier(
         """
         check_is_fitted(self)
         pruner = NoPruning(self.pruner_.max_draws) if full else self.pruner_
-        with self._race(X, pruner, table=table) as (results, _, tape):
+        return self._race_to_table(X, pruner, table=table)
+
+    def _race_to_table(self, X: Any, pruner: Pruner, **options: Any) -> ErrorTable:
+        with self._race(X, pruner, **options) as (results, _, tape):
             return table_from_results(
                 results,
                 tape,
@@ -313,42 +327,11 @@ class DiffusionClassifier(
                 made_by=self._error_settings(),
             )
 
-    def estimate_cost(self, n_images: int) -> Bunch:
-        """What predicting ``n_images`` images would cost at most, from one probe.
-
-        Parameters
-        ----------
-        n_images : int
-
-        Returns
-        -------
-        sklearn.utils.Bunch
-            ``evaluations``: most rows through the network; ``seconds``: their time, from two
-            timed rounds of grey images (the first of which warms up).
-        """
-        check_is_fitted(self)
-        n_images = check_positive_integer("n_images", n_images)
-        n_prompts = len(self._condition)
-        evaluations = n_images * self.pruner_.max_evaluations(n_prompts)
-        if self.backend_.input_kind == "array":
-            grey: Any = np.zeros((1, self.n_features_in_))
-        else:
-            height, width = self._image_size(self.backend_) or (64, 64)
-            grey = np.full((1, height, width, 3), 128, np.uint8)
-        n_draws = -(-64 // n_prompts)
-        for _ in range(2):
-            start = time.perf_counter()
-            with self._race(grey, NoPruning(n_draws), verbose=0) as (results, _, tape):
-                list(results)
-            seconds = time.perf_counter() - start
-        return Bunch(
-            evaluations=evaluations, seconds=seconds * evaluations / (tape.n_draws * n_prompts)
-        )
-
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         if isinstance(X, ErrorTable):
             X.check_matches(self.classes_, self._flat_prompts(), self._scoring.weights)
+            X.check_made_by(self._error_settings())
             return X.log_posterior(self._scoring).numpy()
         with self._race(X) as (results, n_images, tape):
             log_posterior = np.empty((n_images, len(self.classes_)))
@@ -357,22 +340,33 @@ class DiffusionClassifier(
                 log_posterior[result.image] = self._scoring.log_posterior_of(*row)
         return log_posterior
 
+    def _take_draws(self, pruner: Pruner, sampler: Sampler | None = None) -> DrawTape:
+        """The draws of a race, within the pruner's budget."""
+        budget = check_positive_integer("max_draws", pruner.max_draws)
+        sampler = self.sampler_ if sampler is None else sampler
+        return DrawTape.of(sampler, self.backend_.schedule, self.seed_, budget)
+
     def _flat_prompts(self) -> tuple[str, ...]:
         return tuple(prompt for of_class in self.prompts_.values() for prompt in of_class)
 
     @contextmanager
     def _race(
-        self, X: Any, pruner: Pruner | None = None, verbose: Any = None, table: Any = None
+        self,
+        X: Any,
+        pruner: Pruner | None = None,
+        *,
+        sampler: Sampler | None = None,
+        verbose: Any = None,
+        table: ErrorTable | None = None,
     ) -> Iterator[tuple[Iterator[Result], int, DrawTape]]:
         """A race over X under way: its results, the number of images and the draws taken."""
         check_is_fitted(self)
         pruner = self.pruner_ if pruner is None else pruner
         n_images, encode = self._image_encoder(X, self.backend_)
-        budget = check_positive_integer("max_draws", pruner.max_draws)
-        tape = DrawTape(self.sampler_.rounds(self.backend_.schedule, self.seed_), budget)
+        tape = self._take_draws(pruner, sampler)
         with Progress(
             n_images,
-            pruner.max_evaluations(len(self._condition)),
+            max_evaluations(tape, pruner, self._scoring),
             self.verbose if verbose is None else verbose,
         ) as progress:
             source: ErrorSource = Engine(

@@ -63,6 +63,7 @@ class Engine:
         self._on_evaluations = on_evaluations
         self._latents: dict[int, Tensor] = {}
         self._noise: dict[Draws, Tensor] = {}
+        self._shape: torch.Size | None = None  # of every latent
         self._encoding = BatchSize(IMAGES_PER_ENCODING, backend.device, 1)
         self._encoding.fixed = batch_size != "auto"
         self._batch = BatchSize(batch_size, backend.device, self.latent(0).numel())
@@ -76,6 +77,12 @@ class Engine:
         """The latent of an image, encoded together with those that follow it."""
         if image not in self._latents:
             latents = encode_from(self._encode, image, self.n_images, self._encoding)
+            self._shape = self._shape or latents.shape[1:]
+            if latents.shape[1:] != self._shape:
+                raise ValueError(
+                    f"image {image} has a latent of shape {tuple(latents.shape[1:])}, earlier "
+                    f"images of {tuple(self._shape)}: give image_size=, to which all are resized."
+                )
             self._latents.update(enumerate(latents, image))
         return self._latents[image]
 

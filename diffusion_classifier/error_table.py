@@ -10,7 +10,7 @@ what any pruner and any weighting would have answered on the same draws.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +21,14 @@ from torch import Tensor
 
 from .certificate import certify
 from .labels import read_log_prior
+from .latents import check_made_by
 from .losses import Scoring, check_loss
 from .pruners import NoPruning, Pruner
 from .race import Request, Result, run_race
-from .samplers import Draws, DrawTape
+from .samplers import Draws
 from .schedule import NoiseSchedule
 from .strategies import resolve_strategy
+from .tape import DrawTape
 from .validation import check_positive_integer
 from .weighting import Weighting
 
@@ -256,6 +258,11 @@ class ErrorTable:
             "them; replay the full table with weighting=clf.weighting_, or ask the table itself: "
             "table.log_posterior()."
         )
+
+    def check_made_by(self, settings: Mapping[str, Any]) -> None:
+        """Raise a ValueError if another network, picture size or loss made the errors."""
+        if self.made_by is not None:
+            check_made_by("the table was", self.made_by, settings)
 
     def __len__(self) -> int:
         return len(self.errors)

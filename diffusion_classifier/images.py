@@ -295,8 +295,10 @@ def load_batch(
     torch.Size([3, 3, 16, 16])
     """
     with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        images = list(pool.map(lambda i: resize_image(sequence[int(i)], size, mode), indices))
-    return to_tensor_batch(images)
+        distinct = dict.fromkeys(map(int, indices))  # padding repeats the last
+        decoded = pool.map(lambda i: resize_image(sequence[i], size, mode), distinct)
+        images = dict(zip(distinct, decoded, strict=True))
+    return to_tensor_batch([images[int(i)] for i in indices])
 
 
 class _FirstElements:

@@ -33,10 +33,18 @@ def read_labels(y: Any, *, unique: bool) -> NDArray:
             "fit requires y to be passed, but the target y is None; for zero-shot use call "
             "fit(None, labels)."
         )
+    if isinstance(y, str | bytes | set | dict):
+        raise ValueError(f"y={y!r} must be a list or an array of labels.")
     labels = column_or_1d(np.asarray(y), warn=True)
+    try:
+        names, counts = np.unique(labels, return_counts=True)
+    except TypeError as error:
+        raise ValueError(f"labels {labels.tolist()[:5]} must all be of one type.") from error
     if len(labels):
-        check_classification_targets(labels)
-    names, counts = np.unique(labels, return_counts=True)
+        with warnings.catch_warnings():
+            if unique:  # as many classes as labels looks like regression
+                warnings.simplefilter("ignore", UserWarning)
+            check_classification_targets(labels)
     if unique and (counts > 1).any():
         raise ValueError(
             f"labels {names[counts > 1].tolist()} are given more than once; "
@@ -63,7 +71,10 @@ def read_log_prior(priors: Any, n_classes: int) -> Tensor:
     ValueError
         If priors are not ``n_classes`` positive finite numbers.
     """
-    values = np.ones(n_classes) if priors is None else np.asarray(priors, float)
+    try:
+        values = np.ones(n_classes) if priors is None else np.asarray(priors, float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.shape != (n_classes,) or not np.isfinite(values).all() or (values <= 0).any():
         raise ValueError(
             f"priors={priors!r} must be {n_classes} positive numbers, in the order of the sorted "

@@ -35,7 +35,13 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
     max_draws: int
 
     @abstractmethod
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         """Which of the active prompts stay active.
 
         Parameters
@@ -46,6 +52,8 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
             Active prompts have all J draws.
         round_of : Tensor of shape (J,), dtype int64
             The round that each draw belongs to; rounds are independent.
+        class_of : Tensor of shape (P,), dtype int64, optional
+            The class of each prompt. By default each is a class of its own.
 
         Returns
         -------
@@ -60,9 +68,19 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         """
         return n_draws + 1
 
-    def max_evaluations(self, n_prompts: int) -> int:
-        """Most evaluations one image can cost."""
-        return n_prompts * check_positive_integer("max_draws", self.max_draws)
+    def max_classes(self, n_draws: int, n_classes: int) -> int:
+        """Most of ``n_classes`` classes that are left after a look at ``n_draws`` draws."""
+        return n_classes
+
+    def max_evaluations(self, n_classes: int) -> int:
+        """Most evaluations of one image, with one prompt per class and a look after every draw."""
+        total, n_left = 0, n_classes
+        for n_draws in range(1, check_positive_integer("max_draws", self.max_draws) + 1):
+            total += n_left
+            n_left = self.max_classes(n_draws, n_left)
+            if n_left == 1:
+                break
+        return total
 
 
 class NoPruning(Pruner):
@@ -76,14 +94,20 @@ class NoPruning(Pruner):
     Examples
     --------
     >>> from diffusion_classifier.pruners import NoPruning
-    >>> NoPruning(max_draws=100).max_evaluations(n_prompts=10)
+    >>> NoPruning(max_draws=100).max_evaluations(n_classes=10)
     1000
     """
 
     def __init__(self, max_draws: int = 200) -> None:
         self.max_draws = max_draws
 
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         return active
 
     def next_look(self, n_draws: int) -> int:
@@ -91,14 +115,16 @@ class NoPruning(Pruner):
 
 
 class StagedPruner(Pruner):
-    """Keeps the prompts of smallest mean error at fixed numbers of draws.
+    """Keeps the classes of smallest mean error at fixed numbers of draws.
+
+    A class of several prompts is judged by its best one, and kept with all that are active.
 
     Parameters
     ----------
     n_draws : sequence of int, default=(20,)
         Draws after which each cut is made, increasing.
     keep : sequence of int, default=(5,)
-        Prompts kept at each cut, not increasing.
+        Classes kept at each cut, not increasing.
     max_draws : int, default=200
         Draws that the last survivors get.
 
@@ -116,7 +142,7 @@ class StagedPruner(Pruner):
     Examples
     --------
     >>> from diffusion_classifier.pruners import StagedPruner
-    >>> StagedPruner(n_draws=(20,), keep=(5,), max_draws=200).max_evaluations(n_prompts=10)
+    >>> StagedPruner(n_draws=(20,), keep=(5,), max_draws=200).max_evaluations(n_classes=10)
     1100
     """
 
@@ -144,23 +170,31 @@ class StagedPruner(Pruner):
             raise ValueError(f"max_draws={budget} must be above the last cut at {draws[-1]} draws.")
         return list(zip(draws, keep, strict=True))
 
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         reached = [keep for draws, keep in self._stages() if draws <= contributions.shape[2]]
-        if not reached or reached[-1] >= active.shape[1]:
+        if class_of is None:
+            class_of = torch.arange(active.shape[1])
+        n_classes = int(class_of.max()) + 1
+        if not reached or reached[-1] >= n_classes:
             return active
         means = contributions.mean(2).masked_fill(~active, torch.inf)
-        best = means.argsort(dim=1, stable=True)[:, : reached[-1]]
-        return torch.zeros_like(active).scatter(1, best, True) & active
+        best = means.new_full((len(means), n_classes), torch.inf)
+        best = best.scatter_reduce(1, class_of.expand_as(means), means, "amin")
+        kept = best.argsort(dim=1, stable=True)[:, : reached[-1]]
+        classes = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, True)
+        return classes[:, class_of] & active
 
     def next_look(self, n_draws: int) -> int:
         return min((n for n, _ in self._stages() if n > n_draws), default=self.max_draws)
 
-    def max_evaluations(self, n_prompts: int) -> int:
-        total, alive, before = 0, n_prompts, 0
-        for draws, keep in self._stages():
-            total += alive * (draws - before)
-            alive, before = min(alive, keep), draws
-        return total + (alive * (self.max_draws - before) if alive > 1 else 0)
+    def max_classes(self, n_draws: int, n_classes: int) -> int:
+        return min([n_classes, *(keep for draws, keep in self._stages() if draws <= n_draws)])
 
 
 class PairedTestPruner(Pruner):
@@ -202,7 +236,13 @@ class PairedTestPruner(Pruner):
         self.max_draws = max_draws
         self.p_value = p_value
 
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         if not 0 < self.p_value < 0.5:
             raise ValueError(f"p_value={self.p_value!r} must be between 0 and 1/2.")
         n_draws = contributions.shape[2]
@@ -299,7 +339,13 @@ class ThresholdPruner(Pruner):
         self.threshold_ = float(worst.quantile(1 - self.error, interpolation="higher"))
         return self
 
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         threshold = getattr(self, "threshold_", None) if self.threshold is None else self.threshold
         if threshold is None:
             raise ValueError(

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from .losses import Scoring
 from .pruners import Pruner
-from .samplers import Draws, DrawTape
+from .samplers import Draws
+from .tape import DrawTape
 
 
 class Request(NamedTuple):
@@ -199,7 +200,12 @@ def _prune(looking: list[_Runner], tape: DrawTape, pruner: Pruner, scoring: Scor
             tape.density[:n_draws],
         )
         active = torch.stack([runner.active for runner in group])
-        kept = pruner.select(contributions, scoring.contenders(active), tape.round_of[:n_draws])
+        kept = pruner.select(
+            contributions,
+            scoring.contenders(active),
+            tape.round_of[:n_draws],
+            None if scoring.races_classes else scoring.class_of,
+        )
         for runner, prompts in zip(group, scoring.prompts(kept), strict=True):
             runner.active = prompts
             runner.look = pruner.next_look(n_draws)

@@ -148,7 +148,13 @@ class RacingPruner(Pruner):
         self.prior_rounds_ = _prior_worth(float(excess))
         return self
 
-    def select(self, contributions: Tensor, active: Tensor, round_of: Tensor) -> Tensor:
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
         precision, level = self._rates(active.shape[1])
         means = round_means(contributions, round_of)
         n_rounds = means.shape[2]

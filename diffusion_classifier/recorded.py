@@ -18,7 +18,8 @@ from torch import Tensor
 from .error_table import ErrorTable
 from .latents import check_made_by
 from .race import ErrorSource, Request
-from .samplers import Draws, DrawTape
+from .samplers import Draws
+from .tape import DrawTape
 
 
 class RecordedErrors:

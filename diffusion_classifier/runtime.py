@@ -128,7 +128,8 @@ class BatchSize:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error says that the device's memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 class Progress:

@@ -11,7 +11,6 @@ image order, batch size, device or on how many draws were taken before.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +106,16 @@ def keyed_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
 
 
 class Sampler(Learner, DocumentedMixin, BaseEstimator, ABC):
-    """Chooses timesteps and noise, round by round."""
+    """Chooses timesteps and noise, round by round.
+
+    Attributes
+    ----------
+    endless : bool
+        Whether rounds never end. A sampler with a grid of its own is not: a budget that cut its
+        grid would silently leave out some of the range of timesteps, and is refused.
+    """
+
+    endless: bool = True
 
     @abstractmethod
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
@@ -207,7 +215,8 @@ class EvenSampler(Sampler):
 
     Stage s asks for an even grid of ``stages[s]`` timesteps out of the last stage's grid; its
     round holds those that no earlier stage has taken. As in the published script, grids do not
-    nest: stages of 20, 50, 100 and 500 take 20, 70, 150 and 500 draws. Use it for parity with
+    nest: stages of 20, 50, 100 and 500 take 20, 70, 150 and 500 draws; and a last stage that does
+    not divide the number of timesteps leaves out the highest. Use it for parity with
     published results, together with :class:`~diffusion_classifier.pruners.StagedPruner`.
 
     Parameters
@@ -234,6 +243,8 @@ class EvenSampler(Sampler):
     [20, 50, 80, 350]
     """
 
+    endless = False
+
     def __init__(self, stages: Sequence[int] = (20, 200)) -> None:
         self.stages = stages
 
@@ -252,6 +263,8 @@ class EvenSampler(Sampler):
         for n in stages:
             stride = len(grid) // n
             fresh = [t for t in grid[stride // 2 :: stride][:n].tolist() if t not in taken]
+            if not fresh:
+                continue
             yield _plain_round(fresh, len(taken), seed)
             taken.update(fresh)
 
@@ -281,6 +294,8 @@ class FixedDraws(Sampler):
     >>> [draws.timesteps.tolist() for draws in sampler.rounds(NoiseSchedule.flow(), seed=0)]
     [[100, 500], [900]]
     """
+
+    endless = False
 
     def __init__(
         self, timesteps: Sequence[int], noise: Any = None, *, round_size: int | None = None
@@ -326,51 +341,3 @@ def _plain_round(
         seed,
         fixed_noise=fixed_noise,
     )
-
-
-class DrawTape:
-    """Rounds of one sampler, remembered: images reach the same round at different times.
-
-    Parameters
-    ----------
-    rounds : iterator of Draws
-    max_draws : int or float
-        The last round is cut short there, never inside an antithetic pair.
-    """
-
-    def __init__(self, rounds: Iterator[Draws], max_draws: float = math.inf) -> None:
-        self._source = rounds
-        self._max_draws = max_draws
-        self._rounds: list[Draws] = []
-        self.n_draws = 0
-
-    def __getitem__(self, number: int) -> Draws | None:
-        """Round ``number``, or None if the sampler or the budget ends before it."""
-        while number >= len(self._rounds):
-            room = self._max_draws - self.n_draws
-            draws = next(self._source, None) if room > 0 else None
-            if draws is None:
-                return None
-            room = int(min(room, len(draws)))
-            draws = draws.head(room - room % 2 if draws.antithetic else room)
-            if not len(draws):
-                return None
-            self._rounds.append(draws)
-            self.n_draws += len(draws)
-        return self._rounds[number]
-
-    @property
-    def timesteps(self) -> Tensor:
-        """Timesteps of the rounds taken so far, [J]."""
-        return torch.cat([draws.timesteps for draws in self._rounds])
-
-    @property
-    def density(self) -> Tensor:
-        """Proposal densities of the rounds taken so far, [J]."""
-        return torch.cat([draws.density for draws in self._rounds])
-
-    @property
-    def round_of(self) -> Tensor:
-        """The round of each draw taken so far, [J]."""
-        sizes = torch.tensor([len(draws) for draws in self._rounds])
-        return torch.arange(len(sizes)).repeat_interleave(sizes)

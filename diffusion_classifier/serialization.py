@@ -19,7 +19,9 @@ from torch import Tensor
 
 from .backends.analytic import GaussianBackend, GaussianMixtureBackend
 from .backends.base import Conditioning
+from .calibration import Calibrator
 from .losses import Scoring
+from .profile import Profile
 from .pruners import Pruner
 from .samplers import Sampler
 from .schedule import NoiseSchedule
@@ -27,10 +29,12 @@ from .weighting import Weighting
 
 # These, and their subclasses in this package.
 KEPT_CLASSES: tuple[type, ...] = (
+    Calibrator,
     Conditioning,
     GaussianBackend,
     GaussianMixtureBackend,
     NoiseSchedule,
+    Profile,
     Pruner,
     Sampler,
     Scoring,

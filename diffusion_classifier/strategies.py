@@ -77,6 +77,8 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
     TypeError
         If it is anything else.
     """
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
     if isinstance(backend, Backend):
         return clone(backend)
     if backend is not None and not isinstance(backend, str | os.PathLike):
@@ -84,8 +86,6 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
             f"backend={backend!r} must be None, the path or Hub id of a diffusers model, or a "
             "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
         )
-    device = resolve_device(device)
-    dtype = resolve_dtype(dtype, device)
     if backend is None:
         from .backends.embedded import load_embedded
 

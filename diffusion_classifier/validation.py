@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 def check_option(name: str, value: Any, known: Any) -> Any:
@@ -23,3 +27,19 @@ def check_positive_integer(name: str, value: Any) -> int:
     if not good:
         raise ValueError(f"{name}={value!r} must be a positive integer.")
     return int(value)
+
+
+def all_or_nothing(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Make a method that fails leave its object as it was before."""
+
+    @wraps(method)
+    def attempt(self: Any, *args: Any, **options: Any) -> Result:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **options)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return attempt

@@ -26,6 +26,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from diffusion_classifier import DiffusionClassifier, __version__
+from diffusion_classifier.images import resize_image, to_tensor_batch
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import FixedDraws
 
@@ -99,8 +100,7 @@ def checkpoint_facts(report, backend):
 
 def latent_facts(report, backend, image):
     """Shape and scale of the image's latent; returns its number of elements."""
-    pixels = torch.as_tensor(np.asarray(image) / 127.5 - 1, dtype=torch.float32)
-    latent = backend.encode_images(pixels.permute(2, 0, 1)[None])[0]
+    latent = backend.encode_images(to_tensor_batch([image]))[0]
     report.fact("latent shape", tuple(latent.shape))
     report.fact("latent of the picture", f"mean {latent.mean():.3f}, std {latent.std():.3f}")
     return latent.numel()
@@ -164,7 +164,7 @@ def verify(report, args):
     if args.image:
         with Image.open(args.image) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+        picture = resize_image(picture, (height, width), "crop")
     else:
         picture = red_disc(height, width)
     n_elements = latent_facts(report, backend, picture)

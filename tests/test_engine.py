@@ -10,8 +10,9 @@ from diffusion_classifier.losses import Scoring
 from diffusion_classifier.prediction import PREDICTION_TYPES
 from diffusion_classifier.pruners import StagedPruner
 from diffusion_classifier.race import Request, run_race
-from diffusion_classifier.samplers import DrawTape, StratifiedSampler
+from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.tape import DrawTape
 
 N_IMAGES, N_PROMPTS, SHAPE = 5, 4, (2, 3, 3)
 LATENTS = torch.randn(N_IMAGES, *SHAPE, generator=torch.Generator().manual_seed(1))

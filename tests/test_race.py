@@ -8,8 +8,9 @@ import torch
 from diffusion_classifier.losses import Scoring
 from diffusion_classifier.pruners import NoPruning, Pruner, StagedPruner
 from diffusion_classifier.race import run_race
-from diffusion_classifier.samplers import DrawTape, EvenSampler, FixedDraws, StratifiedSampler
+from diffusion_classifier.samplers import EvenSampler, FixedDraws, StratifiedSampler
 from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.tape import DrawTape
 
 SCHEDULE = NoiseSchedule.flow(100)
 N, P, J = 7, 6, 40
@@ -51,7 +52,7 @@ class HalvingPruner(Pruner):
     def __init__(self, max_draws=J):
         self.max_draws = max_draws
 
-    def select(self, contributions, active, round_of):
+    def select(self, contributions, active, round_of, class_of=None):
         means = contributions.mean(2).masked_fill(~active, torch.inf)
         keep = (active.sum(1) + 1) // 2
         ranks = means.argsort(dim=1, stable=True).argsort(dim=1)
@@ -86,7 +87,8 @@ def plain_race(image, pruner, sampler, scores):
         block[~active] = torch.nan
         errors = torch.cat([errors, block], 1)
         contributions = scores.contributions(errors[None], times, torch.ones(len(times)))
-        kept = pruner.select(contributions, scores.contenders(active[None]), round_of)
+        class_of = None if scores.races_classes else scores.class_of
+        kept = pruner.select(contributions, scores.contenders(active[None]), round_of, class_of)
         active = scores.prompts(kept)[0]
         if scores.decided(active):
             break

@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_classifier.samplers import (
-    DrawTape,
-    EvenSampler,
-    FixedDraws,
-    StratifiedSampler,
-    keyed_noise,
-)
+from diffusion_classifier.samplers import EvenSampler, FixedDraws, StratifiedSampler, keyed_noise
 from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.tape import DrawTape
 
 SCHEDULE = NoiseSchedule.flow(1000)
 

@@ -30,8 +30,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..prediction import PREDICTION_TYPES
-from ..samplers import check_positive_integer
 from ..schedule import NoiseSchedule
+from ..validation import check_positive_integer
 from .base import Backend, Conditioning
 from .function import class_positions
 
