@@ -59,30 +59,36 @@ def record(n_scenes, cache):
     return replace(tables[0], errors=errors, active=active), digits
 
 
-def race(table, digits, pruner, weighting):
-    """Figures of one pruner and weighting, per raced scene."""
+def fit(table, digits, pruner, weighting, calibrator):
     clf = DiffusionClassifier(
         pruner=pruner,
         weighting=weighting,
-        calibrator="temperature",
+        calibrator=calibrator,
         n_fit_images=N_FIT,
         random_state=SEED,
-    ).fit(table[:N_FIT], digits[:N_FIT])
-    rest, truth = table[N_FIT:], digits[N_FIT:]
-    full = rest.replay(None, clf.weighting_)
+    )
+    return clf.fit(table[:N_FIT], digits[:N_FIT])
+
+
+def race(table, digits, pruner, weighting):
+    """Figures of one pruner and weighting, per raced scene."""
+    clf = fit(table, digits, pruner, weighting, "temperature")
+    by_draws = fit(table, digits, pruner, weighting, "temperature-draws")
+    rest, columns = table[N_FIT:], np.searchsorted(clf.classes_, digits[N_FIT:])
+    full = rest.replay(None, clf.weighting_).log_posterior().numpy().argmax(1)
     raced = rest.race(clf.pruner_, clf._scoring)
-    columns = np.searchsorted(clf.classes_, truth)
     untempered = replace(clf._scoring, log_temperature=(0.0, 0.0))
-    plain, tempered = raced.log_posterior(untempered).numpy(), raced.log_posterior().numpy()
-    answers = tempered.argmax(1)
+    answers = clf.predict_proba(raced).argmax(1)
     return {
         "right": answers == columns,
-        "differs": answers != full.log_posterior().numpy().argmax(1),
+        "change": (answers == columns).astype(int) - (full == columns),
+        "differs": answers != full,
         "evaluations": raced.n_evaluations,
         "resolved": raced.certificate.resolved,
         "temperature": float(np.exp(clf.calibrator_.log_temperature_[0])),
-        "before": probability_figures(plain, columns),
-        "after": probability_figures(tempered, columns),
+        "before": probability_figures(raced.log_posterior(untempered).numpy(), columns),
+        "after": probability_figures(clf.predict_log_proba(raced), columns),
+        "by_draws": probability_figures(by_draws.predict_log_proba(raced), columns),
     }
 
 
@@ -118,6 +124,7 @@ def summarise(figures, staged):
     """All figures of one race with intervals; ``staged`` is what savings are relative to."""
     row = {
         "accuracy": interval(np.mean, figures["right"]),
+        "change": interval(np.mean, figures["change"]),
         "differs": interval(np.mean, figures["differs"]),
         "evaluations": interval(np.mean, figures["evaluations"]),
         "of_full": float(figures["evaluations"].mean() / (len(DIGIT_NAMES) * N_DRAWS)),
@@ -125,7 +132,7 @@ def summarise(figures, staged):
         "resolved": float(figures["resolved"].mean()),
         "temperature": figures["temperature"],
     }
-    for when in ("before", "after"):
+    for when in ("before", "after", "by_draws"):
         part = figures[when]
         row[f"ece_{when}"] = interval(calibration_error, part["confidence"], part["right"])
         row[f"log_loss_{when}"] = interval(np.mean, part["log_loss"])
@@ -135,6 +142,7 @@ def summarise(figures, staged):
 
 COLUMNS = {
     "accuracy": ("accuracy", "{:.1%}"),
+    "accuracy less that of the full grid": ("change", "{:+.1%}"),
     "differs from full": ("differs", "{:.1%}"),
     "evaluations per scene": ("evaluations", "{:.0f}"),
     "of the full grid": ("of_full", "1/{:.1f}"),
@@ -143,10 +151,13 @@ COLUMNS = {
     "T": ("temperature", "{:.2f}"),
     "ECE, T = 1": ("ece_before", "{:.3f}"),
     "ECE": ("ece_after", "{:.3f}"),
+    "ECE, T(n)": ("ece_by_draws", "{:.3f}"),
     "log-loss, T = 1": ("log_loss_before", "{:.3f}"),
     "log-loss": ("log_loss_after", "{:.3f}"),
+    "log-loss, T(n)": ("log_loss_by_draws", "{:.3f}"),
     "Brier, T = 1": ("brier_before", "{:.4f}"),
     "Brier": ("brier_after", "{:.4f}"),
+    "Brier, T(n)": ("brier_by_draws", "{:.4f}"),
 }
 
 
@@ -167,7 +178,8 @@ def as_markdown(rows, n_images, command):
         f"temperature T are learned from {N_FIT} further scenes.",
         "",
         f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP} resamples). ECE has "
-        f"{BINS} bins. *T = 1*: before calibration. One seed of scenes and draws: {SEED}.",
+        f"{BINS} bins. *T = 1*: before calibration; *T(n)*: a temperature that depends on the "
+        f"draws taken. One seed of scenes and draws: {SEED}.",
         "",
         "| pruner | weighting | " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * (len(COLUMNS) + 2),
