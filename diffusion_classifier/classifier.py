@@ -60,7 +60,9 @@ class DiffusionClassifier(
         What is said of a label: a template such as ``"a photo of a {}"``, a list of templates,
         or ``{label: prompt or [prompts]}``. None is the backend's own template.
     sampler : None, str or Sampler, default=None
-        Which timesteps and noise to draw. None is ``StratifiedSampler()``.
+        Which timesteps and noise to draw. None is ``StratifiedSampler()``, or an
+        ``ImportanceSampler`` with the backend's ``default_proposal`` where it has one, as the
+        embedded model does.
     pruner : None, str or Pruner, default=None
         Which classes stay in the race, and the budget. None is ``RacingPruner()``.
     weighting : str or Weighting, default="uniform"
@@ -199,9 +201,9 @@ class DiffusionClassifier(
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("resize", self.resize, RESIZE_MODES)
         kinds = ("weighting", "sampler", "pruner", "calibrator")
-        strategies = Strategies(*(resolve_strategy(kind, getattr(self, kind)) for kind in kinds))
-        check_loss(strategies.weighting, self.loss)
         backend = resolve_backend(self.backend, self.device, self.dtype)
+        strategies = Strategies(*(resolve_strategy(k, getattr(self, k), backend) for k in kinds))
+        check_loss(strategies.weighting, self.loss)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
         prompts = make_prompts(classes, self.prompts, backend.default_template)
@@ -233,14 +235,16 @@ class DiffusionClassifier(
         BatchSize(self.batch_size, self.backend_.device, 1)
         self._image_size(self.backend_)
 
-    def _record(self, X: Any) -> ErrorTable:
-        """All errors of some images."""
-        if not isinstance(X, ErrorTable):
-            # A sampler that has yet to learn cannot take draws.
-            sampler = StratifiedSampler() if self.sampler_.needs_record else self.sampler_
-            return self._race_to_table(X, NoPruning(self.pruner_.max_draws), sampler=sampler)
-        X.check_matches(self.classes_, self._flat_prompts())
-        return X
+    def _record(self, X: Any, pilot: bool) -> ErrorTable:
+        """All errors of some images; those of a pilot on fewer draws, at uniform timesteps."""
+        if isinstance(X, ErrorTable):
+            X.check_matches(self.classes_, self._flat_prompts())
+            return X
+        max_draws = self.pruner_.max_draws
+        if not pilot:
+            return self._race_to_table(X, NoPruning(max_draws))
+        budget = NoPruning(max(max_draws // 4, 2))
+        return self._race_to_table(X, budget, sampler=StratifiedSampler())
 
     def predict(self, X: Any) -> NDArray:
         """The most probable class of each image.

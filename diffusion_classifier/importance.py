@@ -24,7 +24,7 @@ class ImportanceSampler(StratifiedSampler):
 
     Parameters
     ----------
-    round_size : int, default=4
+    round_size : int, default=2
         Draws per round.
     antithetic : bool, default=False
         Take every noise with both signs at the same timestep; a pair is one observation.
@@ -56,12 +56,12 @@ class ImportanceSampler(StratifiedSampler):
     >>> sampler = ImportanceSampler(proposal=[0.0, 0.0, 1.0, 1.0], uniform_share=0.5)
     >>> draws = next(sampler.rounds(NoiseSchedule.flow(4), seed=0))
     >>> draws.timesteps.tolist(), draws.density.tolist()
-    ([1, 2, 3, 3], [0.5, 1.5, 1.5, 1.5])
+    ([2, 3], [1.5, 1.5])
     """
 
     def __init__(
         self,
-        round_size: int = 4,
+        round_size: int = 2,
         *,
         antithetic: bool = False,
         proposal: Any = None,

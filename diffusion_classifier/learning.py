@@ -1,8 +1,11 @@
 """What ``fit(X, y)`` learns from labelled images: weights, sampler, pruner, then temperature.
 
-Errors of at most ``n_fit_images`` images are recorded once, every prompt on every draw. All
-strategies learn from that record. The temperature is for races of *unseen* images, so the record
-is cut into folds, and each fold is raced with weights and pruner learned from the others.
+Errors of at most ``n_fit_images`` images are recorded once, every prompt on every draw. Strategies
+learn from that record. The temperature is for races of *unseen* images, so the record is cut into
+folds, and each fold is raced with weights and pruner learned from the others.
+
+A sampler that learns comes first, from a *pilot*: a quarter of the draws, at uniform timesteps.
+The record is then made with the draws that it proposes, as predictions will be.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Strategies(NamedTuple):
         self,
         X: Any,
         y: NDArray,
-        record: Callable[[Any], ErrorTable],
+        record: Callable[[Any, bool], ErrorTable],
         n_images: int,
         seed: int,
     ) -> None:
@@ -71,7 +74,7 @@ class Strategies(NamedTuple):
             Indexed by an array.
         y : ndarray of shape (N,)
         record : callable
-            Full errors of the images it is given.
+            Full errors of the images it is given, as a pilot or not.
         n_images : int
             Most images to record.
         seed : int
@@ -84,7 +87,10 @@ class Strategies(NamedTuple):
         """
         if X is not None:
             chosen = choose_images(y, n_images, seed)
-            self.learn(record(X[chosen]), np.unique(y, return_inverse=True)[1][chosen], seed)
+            images, true_class = X[chosen], np.unique(y, return_inverse=True)[1][chosen]
+            if self.sampler.needs_record:
+                self.learn_sampler(record(images, True), true_class)
+            self.learn(record(images, False), true_class, seed)
         elif self.calibrator is not None:
             raise ValueError(
                 f"calibrator={self.calibrator!r} learns from labelled images; call fit(X, y), or "
@@ -99,15 +105,30 @@ class Strategies(NamedTuple):
         ValueError
             If errors are missing from the table.
         """
-        if not table.is_full:
-            raise ValueError("strategies learn from full tables: errors(X, full=True).")
-        record = fit_record(table, true_class)
-        self.weighting.learn(record)
-        weights = self.weighting.weights(table.schedule, table.prediction_type)
-        self.sampler.learn(record, weights)
+        record, weights = self._learn_weights(table, true_class)
         self.pruner.learn(record, weights)
         if self.calibrator is not None:
             self._learn_temperature(self.calibrator, table, true_class, seed)
+
+    def learn_sampler(self, table: ErrorTable, true_class: NDArray) -> None:
+        """Learn which draws to take, from a full table of labelled images.
+
+        Raises
+        ------
+        ValueError
+            If errors are missing from the table.
+        """
+        self.sampler.learn(*self._learn_weights(table, true_class))
+
+    def _learn_weights(
+        self, table: ErrorTable, true_class: NDArray
+    ) -> tuple[FitRecord, torch.Tensor]:
+        """The record of a table, and the weights that were learned from it."""
+        if not table.is_full:
+            raise ValueError("strategies learn from full tables: errors(X, full=True).")
+        record = fit_record(table, true_class)
+        weighting = self.weighting.learn(record)
+        return record, weighting.weights(table.schedule, table.prediction_type)
 
     def _learn_temperature(
         self, calibrator: Calibrator, table: ErrorTable, true_class: NDArray, seed: int

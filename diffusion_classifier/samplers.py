@@ -140,7 +140,7 @@ class StratifiedSampler(Sampler):
 
     Parameters
     ----------
-    round_size : int, default=4
+    round_size : int, default=2
         Draws per round.
     antithetic : bool, default=False
         Take every noise with both signs at the same timestep: half as many timesteps per round.
@@ -170,7 +170,7 @@ class StratifiedSampler(Sampler):
     """
 
     def __init__(
-        self, round_size: int = 4, *, antithetic: bool = False, stratified: bool = True
+        self, round_size: int = 2, *, antithetic: bool = False, stratified: bool = True
     ) -> None:
         self.round_size = round_size
         self.antithetic = antithetic

@@ -38,13 +38,15 @@ _KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
 }
 
 
-def resolve_strategy(kind: str, value: Any) -> Any:
+def resolve_strategy(kind: str, value: Any, backend: Backend | None = None) -> Any:
     """A fresh strategy from None (the default), a name, or an instance to be cloned.
 
     Parameters
     ----------
     kind : {"sampler", "pruner", "weighting", "calibrator"}
     value : None, str or an instance of the kind's class
+    backend : Backend, optional
+        May know a better default sampler than the stratified one.
 
     Raises
     ------
@@ -55,6 +57,8 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     """
     base, known, default = _KINDS[kind]
     if value is None:
+        if kind == "sampler" and backend is not None and backend.default_proposal is not None:
+            return ImportanceSampler(proposal=backend.default_proposal)
         return None if default is None else known[default]()
     if isinstance(value, str):
         return known[check_option(kind, value, known)]()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends.embedded import embedded_path, load_embedded
 from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, is_unseen_pair
 
@@ -63,3 +64,14 @@ def test_captions_are_true_varied_and_partial():
     assert {"", "a red seven on a blue background", "a seven"} <= set(captions)
     for text in captions:
         assert not {"green", "eight"} & set(text.split())
+
+
+def test_its_sampler_proposes_the_timesteps_that_tell_its_classes_apart():
+    clf = DiffusionClassifier().fit(None, DIGIT_NAMES)
+    proposal = clf.backend_.default_proposal
+    assert clf.sampler_.proposal is proposal
+    assert proposal.shape == (1000,)
+    by_quarter = proposal.view(4, 250).mean(1)
+    assert by_quarter[:2].min() > 2 * by_quarter[3]
+    again = DiffusionClassifier(clf.backend_, sampler="stratified").fit(None, DIGIT_NAMES)
+    assert not hasattr(again.sampler_, "proposal")

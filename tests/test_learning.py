@@ -161,4 +161,14 @@ def test_a_record_is_made_of_a_table():
     clf = classifier().fit(X, y)
     record = fit_record(clf.errors(X, full=True), np.zeros(6, int))
     assert len(record) == 6
-    assert record.round_of.tolist() == np.repeat(range(4), 4).tolist()
+    assert record.round_of.tolist() == np.repeat(range(8), 2).tolist()
+
+
+def test_a_sampler_learns_from_a_pilot_and_the_record_is_made_with_its_draws():
+    clf = classifier(sampler="importance", weighting=Remembering()).fit(*sample(20))
+    record = clf.weighting_.record_
+    pilot, full = 20 * 3 * (16 // 4), 20 * 3 * 16
+    assert clf.backend_.n_rows == pilot + full
+    p = clf.sampler_._probabilities(1000)
+    np.testing.assert_allclose(record.density, 1000 * p[record.timesteps])
+    assert np.ptp(record.density.numpy()) > 0.1

@@ -131,7 +131,7 @@ def test_nothing_new_costs_nothing(make, evaluations):
         ({"random_state": 1}, "seed .* set random_state to an integer"),
         ({"loss": "l1"}, "loss='l2', this classifier has 'l1'"),
         ({"image_size": 8}, "image_size="),
-        ({"sampler": StratifiedSampler(2)}, "the table's timesteps are not those"),
+        ({"sampler": StratifiedSampler(3)}, "the table's timesteps are not those"),
     ],
 )
 def test_a_table_that_cannot_be_compared_is_refused(make, options, complaint):

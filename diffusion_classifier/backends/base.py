@@ -86,6 +86,10 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         Whether prompts mean something to the network (they are text, not class indices).
     default_template : str
         Prompt of a label when the user gives none.
+    default_proposal : Tensor of shape (T,) or None
+        Where over t the model tells classes apart, if that is known: what
+        :class:`~diffusion_classifier.importance.ImportanceSampler` proposes when the user names
+        no sampler. None: uniform timesteps.
     image_size : tuple of (int, int) or None
         Height and width that the model expects; None where images come as they are.
     image_shape : tuple of int or None
@@ -102,6 +106,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     input_kind: str = "image"
     text_conditional: bool = True
     default_template: str = "a photo of a {}"
+    default_proposal: Tensor | None = None
     image_size: tuple[int, int] | None = None
     image_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")

@@ -23,6 +23,11 @@ def embedded_path() -> Path:
     return Path(__file__).parents[1] / "data" / "scenes"
 
 
+def proposal_path() -> Path:
+    """File of the timesteps that its sampler proposes; see ``examples/embedded_proposal.py``."""
+    return embedded_path().with_name("scenes_proposal.safetensors")
+
+
 def load_embedded(
     device: Any = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -41,7 +46,8 @@ def load_embedded(
     Returns
     -------
     DiffusersBackend
-        With the template of its training captions, ``"a {}"``.
+        With the template of its training captions, ``"a {}"``, and the timesteps at which it
+        tells classes apart as ``default_proposal``.
 
     Examples
     --------
@@ -49,11 +55,14 @@ def load_embedded(
     >>> load_embedded(image_shape=(32, 32, 3))
     DiffusersBackend(StableDiffusionPipeline, 'embedded')
     """
+    from safetensors.torch import load_file
+
     from .loading import Origin  # which imports this module
     from .pipeline import cached_backend
 
     origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
     backend = copy.copy(cached_backend(origin))
     backend.default_template = "a {}"
+    backend.default_proposal = load_file(proposal_path())["proposal"]
     backend.image_shape = image_shape
     return backend
