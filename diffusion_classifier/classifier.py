@@ -103,6 +103,9 @@ class DiffusionClassifier(
         The prompts of each label.
     backend_, sampler_, pruner_, weighting_, calibrator_
         What the parameters stand for, with what they learned.
+    loss_, image_size_, resize_
+        As ``fit`` saw them. Other parameters too take effect with ``fit``, as everywhere in
+        scikit-learn, except for ``batch_size`` and ``verbose``, which do at once.
     seed_ : int
         Key of the draws.
     n_features_in_ : int
@@ -202,6 +205,7 @@ class DiffusionClassifier(
         strategies = Strategies(*(resolve_strategy(kind, getattr(self, kind)) for kind in kinds))
         check_loss(strategies.weighting, self.loss)
         backend = resolve_backend(self.backend, self.device, self.dtype)
+        self._keep_settings(backend)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
         prompts = make_prompts(classes, self.prompts, backend.default_template)
@@ -231,7 +235,6 @@ class DiffusionClassifier(
         """Refuse in ``fit`` what ``predict`` could not do."""
         max_evaluations(self._take_draws(self.pruner_), self.pruner_, self._scoring)
         BatchSize(self.batch_size, self.backend_.device, 1)
-        self._image_size(self.backend_)
 
     def _record(self, X: Any) -> ErrorTable:
         """All errors of some images."""
@@ -319,7 +322,7 @@ class DiffusionClassifier(
                 scoring=self._scoring,
                 schedule=self.backend_.schedule,
                 prediction_type=self.backend_.prediction_type,
-                loss=self.loss,
+                loss=self.loss_,
                 classes=self.classes_,
                 prompts=self._flat_prompts(),
                 seed=self.seed_,
@@ -362,19 +365,19 @@ class DiffusionClassifier(
         """A race over X under way: its results, the number of images and the draws taken."""
         check_is_fitted(self)
         pruner = self.pruner_ if pruner is None else pruner
-        n_images, encode = self._image_encoder(X, self.backend_)
         tape = self._take_draws(pruner, sampler)
-        with Progress(
-            n_images,
-            max_evaluations(tape, pruner, self._scoring),
-            self.verbose if verbose is None else verbose,
-        ) as progress:
+        n_most = max_evaluations(tape, pruner, self._scoring)
+        verbose = self.verbose if verbose is None else verbose
+        with (
+            self._image_encoder(X, self.backend_) as (n_images, encode),
+            Progress(n_images, n_most, verbose) as progress,
+        ):
             source: ErrorSource = Engine(
                 self.backend_,
                 self._condition,
                 encode,
                 n_images,
-                loss=self.loss,
+                loss=self.loss_,
                 batch_size=self.batch_size,
                 on_evaluations=progress.add_evaluations,
             )

@@ -11,8 +11,7 @@ import diffusers
 import pytest
 import torch
 
-from diffusion_classifier.backends import DiffusersBackend, loading
-from diffusion_classifier.backends import pipeline as pipeline_module
+from diffusion_classifier.backends import DiffusersBackend, cache, loading
 from diffusion_classifier.backends.embedded import load_embedded
 from diffusion_classifier.backends.loading import load_backend
 
@@ -21,7 +20,7 @@ from .pipelines import edit_index, sample_output, saved, tiny_sd
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch):
-    monkeypatch.setattr(pipeline_module, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -23,7 +23,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from diffusion_classifier import DiffusionClassifier, as_images
-from diffusion_classifier.backends import load_embedded, pipeline
+from diffusion_classifier.backends import cache, load_embedded, pipeline
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 
@@ -68,7 +68,7 @@ def loads(monkeypatch):
         return load(origin)
 
     monkeypatch.setattr(pipeline, "load_pipeline", counted)
-    monkeypatch.setattr(pipeline, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
     return found
 
 
@@ -157,9 +157,9 @@ def test_permuted_labels_score_by_chance(clf, latents):
 
 def test_every_worker_loads_its_own_weights_once(clf, latents, tmp_path):
     def score(estimator, X, y):
-        from diffusion_classifier.backends.pipeline import _BACKENDS
+        from diffusion_classifier.backends.cache import _BACKENDS
 
-        shared = estimator.backend_.pipeline is _BACKENDS[0][1].pipeline
+        shared = estimator.backend_.pipeline is _BACKENDS[0][-1].pipeline
         with open(tmp_path / str(os.getpid()), "a") as log:
             log.write(f"{len(_BACKENDS)} {shared}\n")
         return estimator.score(X, y)

@@ -49,8 +49,8 @@ def load_embedded(
     >>> load_embedded(image_shape=(32, 32, 3))
     DiffusersBackend(StableDiffusionPipeline, 'embedded')
     """
-    from .loading import Origin  # which imports this module
-    from .pipeline import cached_backend
+    from .cache import cached_backend  # which imports this module
+    from .loading import Origin
 
     origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
     backend = copy.copy(cached_backend(origin))
