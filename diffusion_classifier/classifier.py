@@ -195,8 +195,8 @@ class DiffusionClassifier(
         Warns
         -----
         UserWarning
-            If labels are numbers but the model reads text, or a prompt is longer than its
-            tokenizer takes.
+            If labels are numbers but the model reads text, a prompt is longer than its
+            tokenizer takes, or the embedded model does not know a word.
         """
         check_option("loss", self.loss, LOSSES)
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..display import PlainText
 from .base import Backend, Conditioning
+from .embedded import EMBEDDED, warn_of_unknown_words
 from .families import find_family
 from .family import padded_alike
 from .loading import Origin, load_pipeline, resolve_name
@@ -178,13 +179,13 @@ class DiffusersBackend(Backend):
     def pipeline(self) -> Any:
         """The pipeline; loaded again first if this backend came out of a pickle."""
         if self._pipeline is None:
-            from .cache import cached_backend  # which imports this module
+            from .cache import cached_backend  # which imports this
 
             assert self._origin is not None  # others cannot be pickled
             loaded = cached_backend(self._origin)
             if loaded._config_sha256() != self._pickled_config:
                 raise ValueError(
-                    f"{self._origin.name} is not the model that this backend was pickled with: its "
+                    f"{self._origin.name} is not the model that this was pickled with: its "
                     "configuration has changed. Give the same model, or fit again."
                 )
             self._pipeline = loaded.pipeline
@@ -265,9 +266,12 @@ class DiffusersBackend(Backend):
         Warns
         -----
         UserWarning
-            For each prompt that is longer than the text encoder takes.
+            Of prompts longer than the text encoder takes, or in words that are unknown to the
+            embedded model.
         """
         prompts = list(prompts)
+        if self._origin is not None and self._origin.name == EMBEDDED:
+            warn_of_unknown_words(prompts)
         with self._text_encoders() as pipeline:
             parts = [
                 self._family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
@@ -343,8 +347,7 @@ class DiffusersBackend(Backend):
     def _config_sha256(self) -> str:
         if self._pipeline is None:  # out of a pickle
             return self._pickled_config
-        family = self._family
-        parts = [name for name in family.components if name not in family.text_encoders]
+        parts = [p for p in self._family.components if p not in self._family.text_encoders]
         configs = {name: _config(getattr(self._pipeline, name)) for name in parts}
         return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()
 
