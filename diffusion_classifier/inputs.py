@@ -17,11 +17,17 @@ from .backends.base import Backend
 from .decoding import PictureLoader
 from .engine import IMAGES_PER_ENCODING, encode_from
 from .error_table import ErrorTable
-from .images import read_images, read_size
+from .images import RESIZE_MODES, read_images, read_size
 from .labels import read_labels
 from .latents import Latents, check_made_by
+from .prediction import LOSSES
 from .runtime import BatchSize
 from .strategies import resolve_backend
+from .validation import check_option
+
+
+class _CheckedRows(np.ndarray):
+    """A table that ``fit`` has checked; its columns have lost their names, which is no mistake."""
 
 
 class InputMixin:
@@ -87,7 +93,8 @@ class InputMixin:
         elif isinstance(X, ErrorTable):
             pass  # recorded errors of labelled images, to learn from
         elif X is not None and backend.input_kind == "array":
-            return validate_data(self, X, labels)
+            rows, labels = validate_data(self, X, labels)
+            return rows.view(_CheckedRows), labels
         elif X is not None:
             X = read_images(self._read_columns(X, backend, reset=True))
         if X is not None:
@@ -103,7 +110,8 @@ class InputMixin:
             check_made_by("these latents were", X.made_by, self._picture_settings(backend))
             yield len(X), lambda indices: X.values[list(indices)].to(backend.device)
         elif backend.input_kind == "array":
-            rows = torch.as_tensor(validate_data(self, X, reset=False))
+            checked = isinstance(X, _CheckedRows)
+            rows = torch.as_tensor(X if checked else validate_data(self, X, reset=False))
             yield len(rows), lambda indices: backend.encode_images(rows[list(indices)])
         else:
             images = read_images(self._read_columns(X, backend))
@@ -129,21 +137,22 @@ class InputMixin:
             )
         return rows.reshape(-1, *shape)
 
-    def _keep_settings(self, backend: Backend) -> None:
+    def _keep_settings(self) -> None:
         """What ``fit`` sees is what ``predict`` uses, whatever ``set_params`` says in between."""
-        self.image_size_, self.resize_ = self._chosen_format(backend)
-        self.loss_ = self.loss  # type: ignore[attr-defined]
+        clf: Any = self
+        self.loss_ = check_option("loss", clf.loss, LOSSES)
+        self.image_size_, self.resize_ = self._chosen_format()
 
-    def _chosen_format(self, backend: Backend) -> tuple[tuple[int, int] | None, str]:
-        """Size of pictures, and how they come to it, by the parameters."""
-        size = self.image_size  # type: ignore[attr-defined]
-        return backend.image_size if size is None else read_size(size), self.resize  # type: ignore[attr-defined]
+    def _chosen_format(self) -> tuple[tuple[int, int] | None, str]:
+        clf: Any = self
+        size = None if clf.image_size is None else read_size(clf.image_size)
+        return size, check_option("resize", clf.resize, RESIZE_MODES)
 
     def _picture_format(self, backend: Backend) -> tuple[tuple[int, int] | None, str]:
-        """The same as ``fit`` saw it; before, by the parameters."""
-        if hasattr(self, "resize_"):
-            return self.image_size_, self.resize_
-        return self._chosen_format(backend)
+        """Size of pictures, and how they come to it; by the parameters where nothing is fitted."""
+        fitted = hasattr(self, "resize_")
+        size, resize = (self.image_size_, self.resize_) if fitted else self._chosen_format()
+        return size or backend.image_size, resize
 
     def _picture_settings(self, backend: Backend) -> dict[str, Any]:
         """What latents depend on, in types that JSON knows."""

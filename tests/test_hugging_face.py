@@ -95,7 +95,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
     paths[3].write_text("not a picture")
     images = read_images(rows["image"])
     assert (pixels(images[2]) == PIXELS[2]).all()
-    with pytest.raises(ValueError, match="image 3 cannot be read .*UnidentifiedImageError"):
+    with pytest.raises(ValueError, match=r"image 3 cannot be read .*UnidentifiedImageError"):
         images[3]
 
 
