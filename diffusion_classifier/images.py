@@ -194,7 +194,13 @@ def as_images(dataset: Any) -> ImageSequence:
 
 
 def read_size(size: Any) -> tuple[int, int]:
-    """Height and width from a side or a pair; a ValueError if they are not positive integers."""
+    """Height and width from a side or a pair; a ValueError if they are not positive integers.
+
+    Examples
+    --------
+    >>> read_size(512), read_size((512, 768))
+    ((512, 512), (512, 768))
+    """
     sides = [size] * 2 if np.isscalar(size) else list(size)
     if len(sides) != 2:
         raise ValueError(f"image_size={size!r} must be an int or (height, width).")

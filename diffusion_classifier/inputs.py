@@ -111,7 +111,8 @@ class InputMixin:
             yield len(X), lambda indices: X.values[list(indices)].to(backend.device)
         elif backend.input_kind == "array":
             checked = isinstance(X, _CheckedRows)
-            rows = torch.as_tensor(X if checked else validate_data(self, X, reset=False))
+            table = X if checked else validate_data(self, X, reset=False)
+            rows = torch.as_tensor(np.require(table, requirements="W"))  # torch warns of others
             yield len(rows), lambda indices: backend.encode_images(rows[list(indices)])
         else:
             images = read_images(self._read_columns(X, backend))

@@ -13,7 +13,7 @@ from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.images import ImageSequence, read_images
 from diffusion_classifier.pruners import NoPruning
 
-from .image_examples import PIXELS, pictures, pixels, save_pictures
+from .image_examples import PIXELS, pictures, pixels, save_odd_pictures, save_pictures
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
 
@@ -21,19 +21,6 @@ FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.Value
 def data_set(images):
     rows = {"image": list(images), "label": ["a", "b", "c", "d", "e", "f"][: len(images)]}
     return datasets.Dataset.from_dict(rows, features=FEATURES)
-
-
-def deep_and_turned(folder):
-    """Files of 16-bit grey, EXIF-rotated, RGBA and palette pictures."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    sixteen = np.linspace(0, 65535, 42).reshape(7, 6).astype(np.uint16)
-    files = [folder / f"{name}.png" for name in ("grey16", "turned", "rgba", "palette")]
-    Image.fromarray(sixteen).save(files[0])
-    pictures()[0].save(files[1], exif=exif)
-    pictures()[1].convert("RGBA").save(files[2])
-    pictures()[2].quantize(8).save(files[3])
-    return files
 
 
 @pytest.mark.parametrize("form", [None, "numpy", "torch"])
@@ -48,10 +35,10 @@ def test_a_column_gives_the_pixels_of_its_pictures(form):
 
 
 def test_a_column_of_files_is_canonical_as_the_files_are(tmp_path):
-    files = deep_and_turned(tmp_path)
+    files, expected = save_odd_pictures(tmp_path)
     column = data_set([str(file) for file in files])["image"]
-    for image, expected in zip(read_images(column), read_images(files), strict=True):
-        assert (pixels(image) == pixels(expected)).all()
+    for image, array in zip(read_images(column), expected, strict=True):
+        assert (pixels(image) == array).all()
 
 
 def test_a_column_gives_the_same_probabilities_whole_or_in_folds(monkeypatch):
