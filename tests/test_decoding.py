@@ -1,6 +1,7 @@
 """Pictures are decoded ahead of the network, once each, a bounded number at a time."""
 
 import os
+import signal
 import threading
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_pictures_are_decoded_while_the_network_computes():
         return z
 
     classifier(network).predict(images)
-    assert waited == [True]
+    assert waited == [True] and DECODE_AHEAD >= IMAGES_PER_ENCODING
     assert sorted(images.reads) == list(range(100))  # and none twice
 
 
@@ -193,6 +194,7 @@ def test_a_process_forked_while_pictures_are_decoded_can_decode():
     threading.Timer(0.1, leave.set).start()  # forking waits for the picture under way
     child = os.fork()
     if child == 0:
+        signal.alarm(PATIENCE)
         os._exit(0 if load(pictures(), [1]).shape == (1, 3, 7, 6) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     thread.join()
