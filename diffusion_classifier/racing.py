@@ -1,31 +1,37 @@
 r"""RacingPruner: drop a class once it is behind at every look, not just at this one.
 
-Let d_1, d_2, ... be a rival's round means less the leader's, on common draws. Rounds are
-independent of each other, so these are independent observations of how far the rival is behind.
-A rival may be dropped only if "it is not behind" is refuted by a test that may be looked at
-after every round. With ``d_r ~ N(mu, s^2)``, a half-normal prior of precision c^2 on mu / s and a
-scaled inverse chi-square prior on s^2, worth nu rounds of variance s_0^2, the likelihood ratio
-against ``mu = 0`` has a closed form. It exceeds 1 / a with probability at most a, over all looks
-together, and that happens when ``S = sum d > 0`` and
+Each class is compared with whoever led *before* the round: with round means ``c_kr`` of the
+contributions, and ``l(r)`` the best of the others on rounds 1 ... r - 1,
+
+    d_r = c_kr - c_l(r)r,        r = 2, 3, ...
+
+Rounds are independent, and the leader was chosen without looking at round r. So if class k is
+the best of all, every ``d_r`` has mean at most 0, given all that came before, *whoever* led.
+Class k may be dropped only when that is refuted by a test that may be looked at after every
+round. With ``d_r ~ N(mu, s^2)``, a half-normal prior of precision c^2 on mu / s and a scaled
+inverse chi-square prior on s^2, worth nu rounds of variance s_0^2, the likelihood ratio against
+``mu = 0`` has a closed form. It exceeds 1 / alpha with probability at most alpha, over all looks
+together, and that happens when ``S = sum d > 0`` and, after n differences,
 
     S^2 / (n + c^2)  >=  (1 - exp(-2 b / (n + nu))) (nu s_0^2 + sum d^2),
-    b = log(1/2 + sqrt(1 + n / c^2) / (2 a)).
+    b = log(1/2 + sqrt(1 + n / c^2) / (2 alpha)).
 
-For nu = 0 it is an anytime-valid t-test, exact for normal round means of unknown variance; for
-any nu it becomes, as n grows, the one-sided asymptotic confidence sequence. Only that limit
-holds for any distribution with a finite variance: the promise is **asymptotic**, and rounds that
-are few and strongly skewed can break it.
+The best class is lost when *its* test errs. That is one test, so alpha is not shared among the K
+classes, and a thousand classes cost no more certainty than two.
 
-The best class can be lost only to one of K - 1 others, so each test gets a = alpha / (K - 1):
-whoever leads, whenever the lead changes, and although a dropped class never returns, the best
-class is lost with probability at most alpha.
+For nu = 0 it is an anytime-valid t-test, exact for normal differences of unknown variance; for any
+nu it becomes, as n grows, the one-sided asymptotic confidence sequence. Only that limit holds for
+any distribution with a finite variance: the promise is **asymptotic**, and rounds that are few and
+strongly skewed can break it.
 
 The prior keeps the first looks honest and makes them count. Its s_0^2 is one of two:
 
-- learned in ``fit``: ``s_0^2 = floor^2 + kappa^2 gap^2``, as distant rivals vary more. How much
-  the images of the record depart from it decides nu (as in Smyth's moderated t);
-- otherwise the image's own: the mean variance of its active rivals. Worth nothing with one
-  rival, who has nobody to learn from, and at most ``prior_rounds`` with many.
+- learned in ``fit``: how much a rival *as good as* the best class would vary against it, since that
+  is what the test must not be fooled by. How much images depart from each other decides nu (as in
+  Smyth's moderated t);
+- otherwise the image's own: the mean variance of its active rivals, which is more, as distant
+  rivals vary more. Worth nothing with one rival, who has nobody to learn from, and at most
+  ``prior_rounds`` with many.
 """
 
 from __future__ import annotations
@@ -37,14 +43,18 @@ import torch
 from torch import Tensor
 
 from .profile import FitRecord
-from .pruners import Pruner, behind_leader
+from .pruners import Pruner
 from .validation import check_positive_integer
 
-_MOST_PRIOR_ROUNDS = 20.0  # that a learned profile may be worth
+_MOST_PRIOR_ROUNDS = 20.0  # that a learned variance may be worth
+_LEAST_QUANTILE = 0.1  # of the variances seen, below which none is believed
+_LEAST_KNOWLEDGE = 6.0  # rounds, own and prior, behind a variance that a drop may rest on
 
 
 class RacingPruner(Pruner):
     """Drops a class when it is behind the leader, with total error ``alpha`` over all looks.
+
+    The first round only finds a leader; later rounds test every class against it.
 
     Parameters
     ----------
@@ -54,22 +64,23 @@ class RacingPruner(Pruner):
         decided by the smallest mean, without a promise.
     max_draws : int, default=200
         Draws after which a race ends whoever is left.
-    min_rounds : int, optional
-        Rounds before the first drop. By default 2 with a learned profile and 4 without.
+    min_rounds : int, default=2
+        Rounds before the first drop, at least 2. Whatever it is, a class is dropped only when its
+        variance is known as well as from 6 rounds: its own and those that the prior is worth.
     prior_rounds : float, default=4.0
         Most rounds that the variance of an image's other rivals is worth; 0: each rival's
         variance is its own. Without effect after ``learn``.
-    tuned_round : int, default=6
+    tuned_round : int, default=3
         Round at which the test is most powerful. It stays valid, and good, at all others.
     learn_profile : bool, default=False
-        Have ``fit(X, y)`` record errors to learn the rivals' variance from. A record that is
-        made anyway is used in any case.
+        Have ``fit(X, y)`` record errors to learn the closest rival's variance from. A record that
+        is made anyway is used in any case.
 
     Attributes
     ----------
-    floor_, kappa_ : float
-        Learned: the standard deviation of a rival's round means is
-        ``sqrt(floor_^2 + kappa_^2 gap^2)``. In units of contributions.
+    deviation_ : float
+        Learned: standard deviation of the round means of a rival that is as good as the true class,
+        less those of that class. In units of contributions.
     prior_rounds_ : float
         Learned: rounds that this is worth.
 
@@ -102,9 +113,9 @@ class RacingPruner(Pruner):
         alpha: float = 0.05,
         *,
         max_draws: int = 200,
-        min_rounds: int | None = None,
+        min_rounds: int = 2,
         prior_rounds: float = 4.0,
-        tuned_round: int = 6,
+        tuned_round: int = 3,
         learn_profile: bool = False,
     ) -> None:
         self.alpha = alpha
@@ -119,33 +130,36 @@ class RacingPruner(Pruner):
         return self.learn_profile
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
-        """Learn how much a rival's round means vary, given how far it is behind.
+        """Learn how much a rival as good as the true class would vary against it.
+
+        From each image's closest rival: its variance as a line in its squared gap, at gap 0.
 
         Raises
         ------
         ValueError
-            If the record has no image, no two rounds, or no rival that varies.
+            If the record has no image, no two rounds, or no closest rival that varies.
         """
-        pairs = [
-            round_means(differences[None], record.round_of)[0]
+        closest = [
+            min(round_means(differences[None], record.round_of)[0], key=torch.mean)
             for differences in record.paired_differences(weights)
         ]
-        n_rounds = pairs[0].shape[1] if pairs else 0
+        n_rounds = len(closest[0]) if closest else 0
         if n_rounds < 2:
             raise ValueError(
                 f"RacingPruner learns from at least 2 rounds of at least 1 image, but the record "
-                f"has {len(pairs)} images and {n_rounds} rounds; use smaller rounds."
+                f"has {len(closest)} images and {n_rounds} rounds; use smaller rounds."
             )
-        means = torch.cat(pairs)
-        squared_gap, variance = means.mean(1) ** 2, means.var(1)
-        squared_gap, variance = squared_gap[variance > 0], variance[variance > 0]
-        if not len(variance):
+        gap, variance = torch.stack(closest).mean(1), torch.stack(closest).var(1)
+        varies = variance > 0
+        if not varies.any():
             raise ValueError("all paired differences in the record are constant; check the model.")
-        floor, slope = _fit_line(squared_gap, variance)
-        spread = (variance / (floor + slope * squared_gap)).log().var(correction=0)
-        excess = spread - torch.polygamma(1, torch.tensor((n_rounds - 1) / 2))
-        self.floor_, self.kappa_ = math.sqrt(floor), math.sqrt(slope)
-        self.prior_rounds_ = _prior_worth(float(excess))
+        squared_gap, variance = gap[varies] ** 2, variance[varies]
+        at_zero, slope = _fit_line(squared_gap, variance)
+        at_zero = max(at_zero, float(variance.quantile(_LEAST_QUANTILE)))
+        ratio, self.prior_rounds_ = _prior_variance(
+            variance / (at_zero + slope * squared_gap), n_rounds - 1
+        )
+        self.deviation_ = math.sqrt(at_zero * ratio)
         return self
 
     def select(
@@ -155,46 +169,46 @@ class RacingPruner(Pruner):
         round_of: Tensor,
         class_of: Tensor | None = None,
     ) -> Tensor:
-        precision, level = self._rates(active.shape[1])
+        self._check()
         means = round_means(contributions, round_of)
-        n_rounds = means.shape[2]
-        if active.shape[1] == 1 or n_rounds < self._first_look():
+        if active.shape[1] == 1 or means.shape[2] < self.min_rounds:
             return active
-        differences = behind_leader(means, active)
-        gap, squares = differences.mean(2), (differences**2).sum(2)
-        rivals = active & (squares > 0)
-        prior_variance, prior_rounds = self._prior(gap, squares, rivals, n_rounds)
-        bound = math.log(0.5 + math.sqrt(1 + n_rounds / precision) / (2 * level))
-        needed = -torch.expm1(-2 * bound / (n_rounds + prior_rounds))
-        evidence = (n_rounds * gap) ** 2 / (n_rounds + precision)
-        behind = (gap > 0) & (evidence >= needed * (prior_rounds * prior_variance + squares))
-        return active & ~(behind & rivals)
+        differences = behind_earlier_leader(means)
+        n = differences.shape[2]
+        total, squares = differences.sum(2), (differences**2).sum(2)
+        leader = torch.zeros_like(active).scatter(1, _best(means, active)[:, None], True)
+        rivals = active & ~leader & (squares > 0)
+        variance, worth = self._prior(total, squares, rivals, n)
+        precision = self._precision()
+        bound = math.log(0.5 + math.sqrt(1 + n / precision) / (2 * self.alpha))
+        needed = -torch.expm1(-2 * bound / (n + worth))
+        evidence = total**2 / (n + precision)
+        behind = (total > 0) & (evidence >= needed * (worth * variance + squares))
+        return active & ~(behind & rivals & (n + worth >= _LEAST_KNOWLEDGE))
 
-    def _first_look(self) -> int:
-        if self.min_rounds is None:
-            return 2 if hasattr(self, "prior_rounds_") else 4
-        return check_positive_integer("min_rounds", self.min_rounds)
-
-    def _rates(self, n_contenders: int) -> tuple[float, float]:
-        """Precision c^2 of the effect's prior and level a of each test."""
+    def _check(self) -> None:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha={self.alpha!r} must be between 0 and 1.")
         if not 0 <= self.prior_rounds < math.inf:
             raise ValueError(f"prior_rounds={self.prior_rounds!r} must be at least 0 and finite.")
-        round_ = check_positive_integer("tuned_round", self.tuned_round)
-        level = self.alpha / max(1, n_contenders - 1)
-        log_odds = -2 * math.log(level)
-        return round_ / (log_odds + math.log(log_odds + 1)), level
+        if check_positive_integer("min_rounds", self.min_rounds) == 1:
+            raise ValueError("min_rounds=1 must be at least 2: the first round finds a leader.")
+        check_positive_integer("tuned_round", self.tuned_round)
+
+    def _precision(self) -> float:
+        """c^2 of the effect's prior."""
+        log_odds = -2 * math.log(self.alpha)
+        return self.tuned_round / (log_odds + math.log(log_odds + 1))
 
     def _prior(
-        self, gap: Tensor, squares: Tensor, rivals: Tensor, n_rounds: int
+        self, total: Tensor, squares: Tensor, rivals: Tensor, n: int
     ) -> tuple[Tensor, Tensor]:
-        """Variance s_0^2 and its worth in rounds, broadcastable to [B, P]."""
+        """Variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
         if hasattr(self, "prior_rounds_"):
-            return self.floor_**2 + self.kappa_**2 * gap**2, torch.tensor(self.prior_rounds_)
-        if n_rounds == 1:
+            return torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
+        if n == 1:  # nothing is known of the variance
             return torch.zeros(1), torch.zeros(1)
-        variance = (squares - n_rounds * gap**2).clamp(min=0) / (n_rounds - 1)
+        variance = (squares - total**2 / n).clamp(min=0) / (n - 1)
         n_rivals = rivals.sum(1, keepdim=True).clamp(min=1)
         pooled = variance.where(rivals, 0).sum(1, keepdim=True) / n_rivals
         return pooled, self.prior_rounds * (n_rivals - 1) / (n_rivals + 1)
@@ -212,22 +226,57 @@ def round_means(contributions: Tensor, round_of: Tensor) -> Tensor:
     return (sums / sizes)[..., : len(sizes) - cut]
 
 
+def behind_earlier_leader(means: Tensor) -> Tensor:
+    """Round means [B, P, R] less those of whoever led before the round, [B, P, R - 1].
+
+    The leader of a round is the row of least mean on all earlier rounds among those that were
+    evaluated on it; for that row itself, the second takes its place.
+
+    Examples
+    --------
+    The second row leads after one round, and the first after two:
+
+    >>> means = torch.tensor([[[2.0, 1.0, 7.0], [1.0, 4.0, 9.0], [5.0, 5.0, 5.0]]])
+    >>> behind_earlier_leader(means).tolist()
+    [[[-3.0, -2.0], [3.0, 2.0], [1.0, -2.0]]]
+    """
+    earlier, later = means.cumsum(2)[..., :-1], means[..., 1:]
+    best = earlier.masked_fill(later.isnan(), torch.inf).topk(2, dim=1, largest=False).indices
+    first, second = later.gather(1, best).unbind(1)
+    leads = torch.zeros_like(later, dtype=torch.bool).scatter(1, best[:, :1], True)
+    return later - torch.where(leads, second[:, None], first[:, None])
+
+
+def _best(means: Tensor, active: Tensor) -> Tensor:
+    """The active row of least mean, [B], of means [B, P, R]."""
+    return means.mean(2).masked_fill(~active, torch.inf).argmin(1)
+
+
 def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float]:
     """Intercept and slope, both non-negative, of y > 0 on x >= 0, by relative least squares."""
     fitted = y.mean().expand_as(y)
     for _ in range(20):
         design = torch.stack([1 / fitted, x / fitted], 1)
-        floor, slope = torch.linalg.lstsq(design, (y / fitted)[:, None]).solution[:, 0].tolist()
+        level, slope = torch.linalg.lstsq(design, (y / fitted)[:, None]).solution[:, 0].tolist()
         if slope <= 0:
             return float(y.mean()), 0.0
-        if floor <= 0:
+        if level <= 0:
             return 0.0, float((y / x.clamp(min=torch.finfo(x.dtype).tiny)).median())
-        fitted = floor + slope * x
-    return floor, slope
+        fitted = level + slope * x
+    return level, slope
 
 
-def _prior_worth(excess: float) -> float:
-    """Degrees of freedom nu whose trigamma(nu / 2) is the excess variance of log variances."""
-    rounds = torch.linspace(0.5, _MOST_PRIOR_ROUNDS, 196, dtype=torch.float64)
-    enough = rounds[torch.polygamma(1, rounds / 2) >= excess]
-    return float(enough.max()) if len(enough) else 0.0
+def _prior_variance(variance: Tensor, freedom: int) -> tuple[float, float]:
+    """s_0^2 and nu of the scaled inverse chi-square that these sample variances come from.
+
+    By the mean and variance of their logarithms, each having ``freedom`` degrees of freedom.
+    """
+    half = torch.tensor(freedom / 2, dtype=torch.float64)
+    logs = variance.double().log() - torch.digamma(half) + half.log()
+    excess = float(logs.var(correction=0) - torch.polygamma(1, half))
+    candidates = torch.linspace(0.5, _MOST_PRIOR_ROUNDS, 196, dtype=torch.float64)
+    enough = candidates[torch.polygamma(1, candidates / 2) >= excess]
+    if not len(enough):
+        return float(logs.mean().exp()), 0.0
+    nu = enough.max()
+    return float((logs.mean() + torch.digamma(nu / 2) - (nu / 2).log()).exp()), float(nu)

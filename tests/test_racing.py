@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from diffusion_classifier.racing import RacingPruner, round_means
+from diffusion_classifier.racing import RacingPruner, behind_earlier_leader, round_means
 
 from .test_profile import make_record
 
@@ -55,10 +55,18 @@ def unequal(n):
     return normal(n, 10, J) * torch.linspace(8, 1, 10)[:, None]
 
 
+def skewed(n, sign):
+    """Differences of round means are one-sided: a shifted exponential of each draw."""
+    draws = np.random.default_rng(1).exponential(size=(n, 10, J))
+    return sign * torch.as_tensor(draws) + 0.02 * (torch.arange(10) > 0)[:, None]
+
+
 PROBLEMS = {
     "periodic in t": periodic(N),
     "minus periodic in t": torch.stack([periodic(N)[:, 0], 0.1 - periodic(N)[:, 1]], 1),
     "heavy tails": heavy(N),
+    "skewed to the right": skewed(N, 1),
+    "skewed to the left": skewed(N, -1),
     "exact ties": normal(N, 10, J),
     "correlated classes": correlated(N),
     "unequal variances": unequal(N),
@@ -98,19 +106,28 @@ def test_a_learned_profile_halves_the_price_of_easy_races():
     assert with_profile.mean() < 0.75 * unlearned.mean()
 
 
-def test_profile_learns_how_variance_grows_with_the_gap():
-    gap = torch.arange(5.0)[:, None]
-    errors = (2 + gap**2).sqrt() * normal(200, 5, 200)
-    errors[:, :1] = 0
-    record = make_record(errors + 3 * gap, [0] * 200, round_of=torch.arange(200) // 4)
+def test_the_variance_learned_is_that_of_a_rival_as_good_as_the_true_class():
+    gap = 4 * torch.rand(400, 1, 1, generator=generator(), dtype=torch.float64) ** 2
+    errors = torch.cat(
+        [torch.zeros(400, 1, 200), gap + (2 + gap**2).sqrt() * normal(400, 1, 200)], 1
+    )
+    far = 50 + 9 * normal(400, 3, 200, seed=1)
+    record = make_record(torch.cat([errors, far], 1), [0] * 400, round_of=torch.arange(200) // 4)
     pruner = RacingPruner().learn(record, torch.ones(100).double())
-    assert pruner.floor_ == pytest.approx(math.sqrt(2) / 2, rel=0.03)
-    assert pruner.kappa_ == pytest.approx(1 / 2 / 3, rel=0.03)
+    assert pruner.deviation_ == pytest.approx(math.sqrt(2) / 2, rel=0.03)
     assert pruner.prior_rounds_ == 20.0
 
 
+def test_a_learned_variance_is_never_below_what_was_seen():
+    """Variance in proportion to the squared gap would be 0 at gap 0, and drop everyone."""
+    gap = torch.linspace(1, 4, 100, dtype=torch.float64)[:, None, None]
+    errors = torch.cat([torch.zeros(100, 1, 80), gap * (1 + normal(100, 1, 80))], 1)
+    record = make_record(errors, [0] * 100, round_of=torch.arange(80) // 4)
+    assert RacingPruner().learn(record, torch.ones(100).double()).deviation_ > 0.4
+
+
 def test_a_profile_is_worth_little_where_images_differ():
-    scale = torch.exp(1.5 * normal(200, 3, 1, seed=3))
+    scale = torch.exp(1.5 * normal(200, 1, 1, seed=3))
     record = make_record(1 + scale * normal(200, 3, 80), [0] * 200)
     assert RacingPruner().learn(record, torch.ones(100).double()).prior_rounds_ < 3
 
@@ -128,21 +145,51 @@ def test_a_round_that_the_budget_cut_is_not_looked_at():
     assert round_means(contributions[..., :1], torch.tensor([0])).tolist() == [[[1.0]]]
 
 
-def test_boundary_is_the_closed_form():
-    """Two classes, equal rounds but one: the smallest n at which the inequality holds."""
-    alpha, tuned = 0.05, 6
+def first_crossing(d, alpha=0.05, tuned=3, least=6):
+    """The smallest number n of differences at which the inequality of the module holds."""
     odds = -2 * math.log(alpha)
-    precision = tuned / (odds + math.log(odds + 1))
-    d = np.where(np.arange(30) % 2, 1.5, 0.5)
-    wanted = next(
+    c2 = tuned / (odds + math.log(odds + 1))
+    return next(
         n
-        for n in range(4, 30)
-        if d[:n].sum() ** 2 / (n + precision)
-        >= (1 - (0.5 + math.sqrt(1 + n / precision) / (2 * alpha)) ** (-2 / n)) * (d[:n] ** 2).sum()
+        for n in range(least, len(d))
+        if d[:n].sum() ** 2 / (n + c2)
+        >= (1 - (0.5 + math.sqrt(1 + n / c2) / (2 * alpha)) ** (-2 / n)) * (d[:n] ** 2).sum()
     )
-    contributions = torch.stack([torch.zeros(30), torch.as_tensor(d)])[None].double()
+
+
+def test_boundary_is_the_closed_form():
+    """Two classes: the first round finds the leader, the others are observations."""
+    d = np.where(np.arange(40) % 2, -0.5, 2.0)
+    contributions = torch.stack([torch.zeros(41), torch.as_tensor([0.5, *d])])[None].double()
     _, spent = race(RacingPruner(), contributions, size=1)
-    assert spent.item() == 2 * wanted
+    wanted = first_crossing(d)
+    assert wanted > 10
+    assert spent.item() == 2 * (wanted + 1)
+
+
+def test_more_classes_do_not_make_a_duel_longer():
+    """alpha is not shared among classes: distant ones leave the others' evidence as it is."""
+    d = np.where(np.arange(40) % 2, -0.5, 2.0)
+    duel = torch.stack([torch.zeros(41), torch.as_tensor([0.5, *d])])[None].double()
+    distant = 100 + 0.1 * normal(1, 50, 41)
+    pruner = RacingPruner(prior_rounds=0)
+    _, spent = race(pruner, torch.cat([duel, distant], 1), size=1)
+    assert spent.item() == 2 * (first_crossing(d) + 1) + 50 * 7
+
+
+def test_the_leader_that_a_class_is_held_against_was_chosen_before_the_round():
+    means = normal(3, 5, 12)
+    means[1, 4, 7:] = torch.nan
+    means[1, 2, 4:] = torch.nan
+    found = behind_earlier_leader(means)
+    for b, k, r in np.ndindex(3, 5, 11):
+        if means[b, k, r + 1].isnan():
+            assert found[b, k, r].isnan()
+            continue
+        others = [j for j in range(5) if j != k and not means[b, j, r + 1].isnan()]
+        leader = min(others, key=lambda j: means[b, j, : r + 1].mean())
+        expected = means[b, k, r + 1] - means[b, leader, r + 1]
+        assert found[b, k, r].item() == pytest.approx(expected.item())
 
 
 def test_neighbours_and_dropped_classes_do_not_matter():
@@ -168,6 +215,7 @@ def test_one_contender_is_never_dropped():
         ({"alpha": 0}, "alpha=0"),
         ({"alpha": 1.0}, "alpha=1.0"),
         ({"min_rounds": 0}, "min_rounds=0"),
+        ({"min_rounds": 1}, "min_rounds=1"),
         ({"prior_rounds": -1}, "prior_rounds=-1"),
         ({"tuned_round": 0.5}, "tuned_round=0.5"),
     ],
