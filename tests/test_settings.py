@@ -66,3 +66,11 @@ def test_batch_size_and_verbose_take_effect_at_once(clf, capsys):
     clf.backend_.forward = lambda z, *args: calls.append(len(z)) or forward(z, *args)
     clf.set_params(batch_size=3, verbose=1).predict(IMAGES)
     assert set(calls) == {3} and "evaluations" in capsys.readouterr().err
+
+
+def test_a_save_keeps_what_fit_saw(clf, tmp_path):
+    before = clf.predict_proba(IMAGES)
+    clf.set_params(loss="l1", resize="pad", image_size=8, pruner=None).save(tmp_path)
+    loaded = DiffusionClassifier.load(tmp_path, backend=clf.backend)
+    np.testing.assert_array_equal(loaded.predict_proba(IMAGES), before)
+    assert loaded.loss == "l1" and loaded.loss_ == "l2"
