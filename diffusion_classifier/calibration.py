@@ -26,11 +26,13 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
 
+from .display import DocumentedMixin
+
 _LEVEL_DEVIATION = 2.0  # of the prior on log T: a factor of 7 either way
 _SLOPE_DEVIATION = 0.5  # of the prior on b
 
 
-class Calibrator(BaseEstimator, ABC):
+class Calibrator(DocumentedMixin, BaseEstimator, ABC):
     """Learns how confident losses deserve to be.
 
     Attributes

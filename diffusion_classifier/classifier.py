@@ -3,8 +3,8 @@ r"""DiffusionClassifier: the scikit-learn estimator.
     log p(x | c) ~ -E_{t, eps}[ w(t) ||eps - eps_hat(alpha_t x + sigma_t eps, t, c)||^2 ]
     p(c | x)     = softmax_c( log p(x | c) + log prior(c) )
 
-The class whose prompt predicts the noise best wins (Li et al., "Your Diffusion Model is Secretly
-a Zero-Shot Classifier", arXiv 2303.16203). Here are parameters and glue; the loop is in ``race``.
+The class whose prompt predicts the noise best wins (Li et al., arXiv 2303.16203). Here are
+parameters and glue; the loop is in ``race``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from .cost import CostMixin, max_evaluations
 from .display import DocumentedMixin
 from .engine import Engine
 from .error_table import ErrorTable, promised_alpha, table_from_results
-from .images import RESIZE_MODES
 from .inputs import InputMixin
 from .labels import find_classes, read_log_prior, warn_of_numbers
 from .learning import Strategies
 from .losses import PROMPT_REDUCTIONS, Scoring, check_loss
 from .persistence import PersistenceMixin
-from .prediction import LOSSES
 from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
 from .race import ErrorSource, Result, run_race
@@ -103,12 +101,28 @@ class DiffusionClassifier(
         Sorted labels; columns of the outputs follow it.
     prompts_ : dict
         The prompts of each label.
-    backend_, sampler_, pruner_, weighting_, calibrator_
-        What the parameters stand for, with what they learned.
+    backend_ : Backend
+        The noise predictor; it shares its weights with ``backend``.
+    sampler_ : Sampler
+        A copy of ``sampler``, with what it learned; as are the next three of theirs.
+    pruner_ : Pruner
+        Who stays in the race.
+    weighting_ : Weighting
+        How much each timestep counts.
+    calibrator_ : Calibrator or None
+        What learned the temperature.
+    loss_ : str
+        As ``fit`` saw it; only ``batch_size`` and ``verbose`` take effect without a new ``fit``.
+    image_size_ : tuple of (int, int) or None
+        Height and width that ``fit`` saw, in pixels; None if they are the model's own.
+    resize_ : str
+        As ``fit`` saw it.
     seed_ : int
         Key of the draws.
     n_features_in_ : int
-        Number of columns, for backends that read numeric tables.
+        Number of columns, if X is a table, a data frame or flattened rows.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X is a data frame and all of them are strings.
 
     References
     ----------
@@ -194,16 +208,15 @@ class DiffusionClassifier(
         Warns
         -----
         UserWarning
-            If labels are numbers but the model reads text, or a prompt is longer than its
-            tokenizer takes.
+            If labels are numbers but the model reads text, a prompt is longer than its
+            tokenizer takes, or the embedded model does not know a word.
         """
-        check_option("loss", self.loss, LOSSES)
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
-        check_option("resize", self.resize, RESIZE_MODES)
+        self._keep_settings()
         kinds = ("weighting", "sampler", "pruner", "calibrator")
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies(*(resolve_strategy(k, getattr(self, k), backend) for k in kinds))
-        check_loss(strategies.weighting, self.loss)
+        check_loss(strategies.weighting, self.loss_)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
         prompts = make_prompts(classes, self.prompts, backend.default_template)
@@ -226,14 +239,9 @@ class DiffusionClassifier(
         if strategies.needs_record:
             strategies.learn_from(X, y, self._record, self.n_fit_images, self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
-        self._check_settings()
-        return self
-
-    def _check_settings(self) -> None:
-        """Refuse in ``fit`` what ``predict`` could not do."""
+        BatchSize(self.batch_size, backend.device, 1)  # what predict could not do is refused here
         max_evaluations(self._take_draws(self.pruner_), self.pruner_, self._scoring)
-        BatchSize(self.batch_size, self.backend_.device, 1)
-        self._image_size(self.backend_)
+        return self
 
     def _record(self, X: Any, pilot: bool) -> ErrorTable:
         """All errors of some images; those of a pilot on fewer draws, at uniform timesteps."""
@@ -323,7 +331,7 @@ class DiffusionClassifier(
                 scoring=self._scoring,
                 schedule=self.backend_.schedule,
                 prediction_type=self.backend_.prediction_type,
-                loss=self.loss,
+                loss=self.loss_,
                 classes=self.classes_,
                 prompts=self._flat_prompts(),
                 seed=self.seed_,
@@ -364,21 +372,19 @@ class DiffusionClassifier(
         table: ErrorTable | None = None,
     ) -> Iterator[tuple[Iterator[Result], int, DrawTape]]:
         """A race over X under way: its results, the number of images and the draws taken."""
-        check_is_fitted(self)
         pruner = self.pruner_ if pruner is None else pruner
-        n_images, encode = self._image_encoder(X, self.backend_)
         tape = self._take_draws(pruner, sampler)
-        with Progress(
-            n_images,
-            max_evaluations(tape, pruner, self._scoring),
-            self.verbose if verbose is None else verbose,
-        ) as progress:
+        verbose = self.verbose if verbose is None else verbose
+        with (
+            self._image_encoder(X, self.backend_) as (n_images, encode),
+            Progress(n_images, max_evaluations(tape, pruner, self._scoring), verbose) as progress,
+        ):
             source: ErrorSource = Engine(
                 self.backend_,
                 self._condition,
                 encode,
                 n_images,
-                loss=self.loss,
+                loss=self.loss_,
                 batch_size=self.batch_size,
                 on_evaluations=progress.add_evaluations,
             )

@@ -73,7 +73,7 @@ class CostMixin:
         clf: Any = self
         if clf.backend_.input_kind == "array":
             return np.zeros((1, clf.n_features_in_))
-        height, width = clf._image_size(clf.backend_) or (_PROBE_SIDE, _PROBE_SIDE)
+        height, width = clf._picture_format(clf.backend_)[0] or (_PROBE_SIDE, _PROBE_SIDE)
         return np.full((1, height, width, 3), 128, np.uint8)
 
 

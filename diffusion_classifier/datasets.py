@@ -36,6 +36,11 @@ PALETTE = {
     "black": (20, 20, 20),
 }
 COLOR_NAMES = tuple(PALETTE)
+# All that captions of scenes are made of, and so all that the embedded model has read.
+CAPTION_WORDS = (
+    *("a", "photo", "of", "the", "digit", "number", "handwritten", "on", "background"),
+    *(*DIGIT_NAMES, *COLOR_NAMES),
+)
 SCENE_SIZE = 32  # pixels
 GLYPH_SIZE = 24  # pixels that the 8 x 8 digit is enlarged to
 SPLITS = ("train", "test", "unseen_pairs")

@@ -1,4 +1,4 @@
-"""Pictures in any form, as one lazy sequence of 8-bit RGB images, and in batches.
+"""Pictures in any form, as one lazy sequence of 8-bit RGB images.
 
 Every picture is first made the same thing, a PIL RGB image (:mod:`~diffusion_classifier.pictures`
 does one of them), and only then resized, by one method. The same picture therefore gives the same
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,11 +32,16 @@ from .pictures import (
 from .validation import check_option, check_positive_integer
 
 RESIZE_MODES = ("crop", "pad", "squash")
-DECODE_THREADS = 4
 WAY_OUT = "give a list of images, paths or arrays"
 
 # An opened image file and many data sets cannot be read by two threads at once.
 _one_reader = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
+    os.register_at_fork(
+        before=_one_reader.acquire,
+        after_in_parent=_one_reader.release,
+        after_in_child=_one_reader.release,
+    )
 
 
 class ImageSequence(Sequence[Image.Image]):
@@ -80,10 +84,18 @@ class ImageSequence(Sequence[Image.Image]):
             return ImageSequence(self._source, picked)
         place = int(picked)
         with _one_reader:
-            item = self._source[place]
+            item = self._item(place)
             if not isinstance(item, str | os.PathLike):
                 return to_rgb(item, place)
         return to_rgb(item, place)  # several files can be decoded at once
+
+    def _item(self, place: int) -> Any:
+        try:
+            return self._source[place]
+        except Exception as error:  # a data set that decodes raises errors of many types
+            raise ValueError(
+                f"image {place} cannot be read ({error!r}); mend or remove it."
+            ) from error
 
     def __repr__(self) -> str:
         return f"ImageSequence(n_images={len(self)})"
@@ -130,6 +142,11 @@ def read_images(X: Any) -> ImageSequence:
     >>> read_images(np.ones((2, 3, 4, 4)))[1].getpixel((0, 0))
     (255, 255, 255)
     """
+    if hasattr(X, "column_names"):  # of Hugging Face
+        raise TypeError(
+            f"X is a whole data set, with columns {X.column_names}; pass the one with the images, "
+            'such as dataset["image"].'
+        )
     if isinstance(X, Dataset):
         raise TypeError(
             f"X is a torch Dataset ({type(X).__name__}), whose items hold labels that "
@@ -146,9 +163,11 @@ def as_images(dataset: Any) -> ImageSequence:
 
     Parameters
     ----------
-    dataset : torch.utils.data.Dataset
+    dataset : torch.utils.data.Dataset or sequence
         Its items are images, or tuples or lists whose first element is the image. It is read one
-        item at a time, when the image is asked for.
+        item at a time, when the image is asked for. The image column of a Hugging Face data set
+        is taken as it is wherever X is; as a lazy view, cross-validation splits it without
+        decoding whole folds.
 
     Returns
     -------
@@ -175,7 +194,13 @@ def as_images(dataset: Any) -> ImageSequence:
 
 
 def read_size(size: Any) -> tuple[int, int]:
-    """Height and width from a side or a pair; a ValueError if they are not positive integers."""
+    """Height and width from a side or a pair; a ValueError if they are not positive integers.
+
+    Examples
+    --------
+    >>> read_size(512), read_size((512, 768))
+    ((512, 512), (512, 768))
+    """
     sides = [size] * 2 if np.isscalar(size) else list(size)
     if len(sides) != 2:
         raise ValueError(f"image_size={size!r} must be an int or (height, width).")
@@ -261,44 +286,6 @@ def to_tensor_batch(images: Sequence[Image.Image]) -> Tensor:
         )
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 127.5 - 1
-
-
-def load_batch(
-    sequence: ImageSequence, indices: Sequence[int], size: tuple[int, int] | None, mode: str
-) -> Tensor:
-    """Read, resize and stack some images; files are decoded in a few threads.
-
-    Parameters
-    ----------
-    sequence : ImageSequence
-    indices : sequence of int, of length B
-        Which images, in order.
-    size : tuple of (int, int) or None
-        Height and width in pixels; None takes images as they come, all of one size.
-    mode : {"crop", "pad", "squash"}
-        See :func:`resize_image`.
-
-    Returns
-    -------
-    Tensor of shape (B, 3, H, W), dtype float32
-        In [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        If an image cannot be read, or sizes differ and ``size`` is None.
-
-    Examples
-    --------
-    >>> images = read_images([Image.new("RGB", (40, 30)), Image.new("L", (8, 9))])
-    >>> load_batch(images, [1, 0, 1], (16, 16), "crop").shape
-    torch.Size([3, 3, 16, 16])
-    """
-    with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        distinct = dict.fromkeys(map(int, indices))  # padding repeats the last
-        decoded = pool.map(lambda i: resize_image(sequence[i], size, mode), distinct)
-        images = dict(zip(distinct, decoded, strict=True))
-    return to_tensor_batch([images[int(i)] for i in indices])
 
 
 class _FirstElements:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,30 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
 
 from .backends.base import Backend
+from .decoding import PictureLoader
 from .engine import IMAGES_PER_ENCODING, encode_from
 from .error_table import ErrorTable
-from .images import load_batch, read_images, read_size
+from .images import RESIZE_MODES, read_images, read_size
 from .labels import read_labels
 from .latents import Latents, check_made_by
+from .prediction import LOSSES
 from .runtime import BatchSize
 from .strategies import resolve_backend
+from .validation import check_option
+
+
+class _CheckedRows(np.ndarray):
+    """A table that ``fit`` has checked; its columns have lost their names, which is no mistake."""
 
 
 class InputMixin:
     """What X is to the estimator."""
 
     backend_: Backend
+    image_size_: tuple[int, int] | None
+    loss_: str
     n_features_in_: int
+    resize_: str
 
     def encode(self, X: Any) -> Latents:
         """Encode images once, for any number of questions.
@@ -65,10 +76,9 @@ class InputMixin:
                 f"{type(backend).__name__} reads numeric tables, which need no encoding; pass "
                 "them as X."
             )
-        n_images, encode = self._image_encoder(X, backend)
         batch = BatchSize(IMAGES_PER_ENCODING, backend.device, 1)
         parts: list[Tensor] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self._image_encoder(X, backend) as (n_images, encode):
             while (first := sum(map(len, parts))) < n_images:
                 parts.append(encode_from(encode, first, n_images, batch).cpu())
         # Out of inference mode, so that it is an ordinary tensor.
@@ -83,29 +93,31 @@ class InputMixin:
         elif isinstance(X, ErrorTable):
             pass  # recorded errors of labelled images, to learn from
         elif X is not None and backend.input_kind == "array":
-            return validate_data(self, X, labels)
+            rows, labels = validate_data(self, X, labels)
+            return rows.view(_CheckedRows), labels
         elif X is not None:
             X = read_images(self._read_columns(X, backend, reset=True))
         if X is not None:
             check_consistent_length(X, labels)
         return X, labels
 
+    @contextmanager
     def _image_encoder(
         self, X: Any, backend: Backend
-    ) -> tuple[int, Callable[[Sequence[int]], Tensor]]:
+    ) -> Iterator[tuple[int, Callable[[Sequence[int]], Tensor]]]:
         """The number of images in X, and a function from their indices to latents."""
         if isinstance(X, Latents):
             check_made_by("these latents were", X.made_by, self._picture_settings(backend))
-            return len(X), lambda indices: X.values[list(indices)].to(backend.device)
-        if backend.input_kind == "array":
-            rows = torch.as_tensor(validate_data(self, X, reset=False))
-            return len(rows), lambda indices: backend.encode_images(rows[list(indices)])
-        images, size = read_images(self._read_columns(X, backend)), self._image_size(backend)
-
-        def encode(indices: Sequence[int]) -> Tensor:
-            return backend.encode_images(load_batch(images, indices, size, self.resize))  # type: ignore[attr-defined]
-
-        return len(images), encode
+            yield len(X), lambda indices: X.values[list(indices)].to(backend.device)
+        elif backend.input_kind == "array":
+            checked = isinstance(X, _CheckedRows)
+            table = X if checked else validate_data(self, X, reset=False)
+            rows = torch.as_tensor(np.require(table, requirements="W"))  # torch warns of others
+            yield len(rows), lambda indices: backend.encode_images(rows[list(indices)])
+        else:
+            images = read_images(self._read_columns(X, backend))
+            with PictureLoader(images, *self._picture_format(backend)) as load:
+                yield len(images), lambda indices: backend.encode_images(load(indices))
 
     def _read_columns(self, X: Any, backend: Backend, *, reset: bool = False) -> Any:
         """Flattened rows as pictures; columns are counted and named as scikit-learn does."""
@@ -126,19 +138,28 @@ class InputMixin:
             )
         return rows.reshape(-1, *shape)
 
-    def _image_size(self, backend: Backend) -> tuple[int, int] | None:
-        size = self.image_size  # type: ignore[attr-defined]
-        return backend.image_size if size is None else read_size(size)
+    def _keep_settings(self) -> None:
+        """What ``fit`` sees is what ``predict`` uses, whatever ``set_params`` says in between."""
+        clf: Any = self
+        self.loss_ = check_option("loss", clf.loss, LOSSES)
+        self.image_size_, self.resize_ = self._chosen_format()
+
+    def _chosen_format(self) -> tuple[tuple[int, int] | None, str]:
+        clf: Any = self
+        size = None if clf.image_size is None else read_size(clf.image_size)
+        return size, check_option("resize", clf.resize, RESIZE_MODES)
+
+    def _picture_format(self, backend: Backend) -> tuple[tuple[int, int] | None, str]:
+        """Size of pictures, and how they come to it; by the parameters where nothing is fitted."""
+        fitted = hasattr(self, "resize_")
+        size, resize = (self.image_size_, self.resize_) if fitted else self._chosen_format()
+        return size or backend.image_size, resize
 
     def _picture_settings(self, backend: Backend) -> dict[str, Any]:
         """What latents depend on, in types that JSON knows."""
-        size = self._image_size(backend)
-        return {
-            **backend.identity(),
-            "image_size": size and list(size),
-            "resize": self.resize,  # type: ignore[attr-defined]
-        }
+        size, resize = self._picture_format(backend)
+        return {**backend.identity(), "image_size": size and list(size), "resize": resize}
 
     def _error_settings(self) -> dict[str, Any]:
         """What errors depend on, beside images, prompts and draws."""
-        return {**self._picture_settings(self.backend_), "loss": self.loss}  # type: ignore[attr-defined]
+        return {**self._picture_settings(self.backend_), "loss": self.loss_}

@@ -50,10 +50,14 @@ def check_picture(item: Any, index: int) -> None:
     elif item is None:
         raise TypeError(f"image {index} is None; remove it, and its label.")
     else:
-        row = ' (of a data set: pass its image column, dataset["image"])'
+        hint = ""
+        if isinstance(item, Mapping):
+            hint = ' (of a data set: pass its image column, dataset["image"])'
+        if isinstance(item, Mapping) and "bytes" in item:
+            hint = ' (not decoded: pass dataset.cast_column("image", datasets.Image())["image"])'
         raise TypeError(
-            f"image {index} is of type {type(item).__name__}"
-            f"{row if isinstance(item, Mapping) else ''}; give a PIL image, path, array or tensor."
+            f"image {index} is of type {type(item).__name__}{hint}; give a PIL image, path, array "
+            "or tensor."
         )
 
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from diffusion_classifier import datasets
-from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, PALETTE
+from diffusion_classifier.datasets import CAPTION_WORDS, COLOR_NAMES, DIGIT_NAMES, PALETTE
 
 N_SCENES = 60_000
 FREE_COLOR_SHARE = 0.3  # scenes whose digit has any colour, so that shape is learned apart from it
@@ -96,13 +96,11 @@ def make_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    words = ["a", "photo", "of", "the", "digit", "number", "handwritten", "on", "background"]
-    words += [*DIGIT_NAMES, *COLOR_NAMES]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789,.'-")
     bpe.train_from_iterator(
-        [" ".join(words)] * 2,
+        [" ".join(CAPTION_WORDS)] * 2,
         trainers.BpeTrainer(
             vocab_size=2000,
             end_of_word_suffix="</w>",

@@ -25,6 +25,26 @@ def save_pictures(folder):
     return names
 
 
+def save_odd_pictures(folder):
+    """Files of many modes and sizes, and what each should look like as RGB."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = np.linspace(0, 65535, 42).reshape(7, 6).astype(np.uint16)
+    palette = pictures()[2].quantize(8)
+    large = np.random.default_rng(1).integers(0, 256, (30, 44, 3), np.uint8)
+    odd = {
+        "grey": (Image.fromarray(GREY[0]), np.stack([GREY[0]] * 3, -1)),
+        "grey16": (Image.fromarray(deep), np.stack([np.rint(deep / 257).astype(np.uint8)] * 3, -1)),
+        "turned": (pictures()[3], np.rot90(PIXELS[3], -1)),
+        "rgba": (pictures()[1].convert("RGBA"), PIXELS[1]),
+        "palette": (palette, np.asarray(palette.convert("RGB"))),
+        "large": (Image.fromarray(large), large),
+    }
+    for name, (image, _) in odd.items():
+        image.save(folder / f"{name}.png", **({"exif": exif} if name == "turned" else {}))
+    return [folder / f"{name}.png" for name in odd], [expected for _, expected in odd.values()]
+
+
 def objects(items):
     """A one-dimensional object array."""
     array = np.empty(len(items), dtype=object)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from diffusion_classifier.backends import DiffusersBackend
+from diffusion_classifier.backends import DiffusersBackend, cache
 from diffusion_classifier.backends import pipeline as pipeline_module
 from diffusion_classifier.prediction import PREDICTION_TYPES, noise_errors
 from diffusion_classifier.schedule import NoiseSchedule
@@ -32,7 +32,7 @@ KINDS = ("epsilon", "v_prediction", "sample")
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch):
-    monkeypatch.setattr(pipeline_module, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -3,44 +3,93 @@
 import html
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
+from diffusion_classifier.backends import (
+    DiffusersBackend,
+    FunctionBackend,
+    GaussianBackend,
+    GaussianMixtureBackend,
+    load_embedded,
+)
+from diffusion_classifier.calibration import CALIBRATORS, TemperatureCalibrator
 from diffusion_classifier.pruners import NoPruning, StagedPruner
-from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
 from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.strategies import PRUNERS, SAMPLERS
+from diffusion_classifier.weighting import WEIGHTINGS, FittedWeighting
 
 from .pipelines import saved, tiny_sd
 
 
-def descriptions(estimator):
-    """Text of each parameter's documentation in the HTML representation, by parameter."""
-    page = estimator._repr_html_()
-    found = re.findall(r'class="param-doc-description"[^>]*>\s*(.*?)</span>', page, re.DOTALL)
-    texts = [html.unescape(re.sub(r"<br>|\s+", " ", text)) for text in found]
-    return {text.partition(":")[0]: text for text in texts}
+def rows(estimator):
+    """(name, documentation or None) of every row of the tables in the HTML representation."""
+    cells = re.findall(r'<td class="param">(.*?)</td>', estimator._repr_html_(), re.DOTALL)
+    found = []
+    for cell in cells:
+        name = re.sub(r"<span.*</span>|<[^>]*>", "", cell, flags=re.DOTALL).strip()
+        text = re.search(r'class="param-doc-description"[^>]*>(.*?)</span>', cell, re.DOTALL)
+        text = text and html.unescape(re.sub(r"<br>|\s+", " ", text[1])).strip()
+        found.append((name, text))
+    return found
 
 
 def test_the_html_shows_every_parameter_with_its_documentation():
-    shown = descriptions(DiffusionClassifier())
+    shown = dict(rows(DiffusionClassifier()))
     assert set(shown) == set(DiffusionClassifier().get_params(deep=False))
+    assert all(text.startswith(f"{name}: ") for name, text in shown.items())
     assert "Rows per network call" in shown["batch_size"]
     assert "{'crop', 'pad', 'squash'}" in shown["resize"].replace('"', "'")
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        StagedPruner(),
-        StratifiedSampler(),
-        GaussianBackend(),
-        FunctionBackend(abs, schedule=NoiseSchedule.flow(9)),
-    ],
-)
+def test_strategies_are_shown_in_boxes_with_their_parameters_documented():
+    strategies = {
+        "sampler": StratifiedSampler(),
+        "pruner": StagedPruner(),
+        "weighting": FittedWeighting(),
+        "calibrator": TemperatureCalibrator(),
+        "backend": load_embedded(),
+    }
+    clf = DiffusionClassifier(**strategies)
+    names = [name for part in (clf, *strategies.values()) for name in part.get_params(deep=False)]
+    page = clf._repr_html_()
+    for name, part in strategies.items():
+        assert f"{name}: {type(part).__name__}</div>" in page
+    shown = rows(make_pipeline(FunctionTransformer(), clf))
+    for name in set(names):
+        documented = [text for row, text in shown if row == name and text]
+        assert len(documented) >= names.count(name), name
+    assert [row for row, text in rows(clf) if text is None] == []
+
+
+def test_fitted_attributes_are_documented():
+    clf = DiffusionClassifier(GaussianBackend(), pruner=NoPruning(2), calibrator="temperature")
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    shown = rows(clf.fit(X, np.arange(20) % 2))
+    assert {name for name in vars(clf) if name.endswith("_")} <= {name for name, _ in shown}
+    assert [name for name, text in shown if text is None] == []
+
+
+STRATEGIES = [
+    *(make() for make in (SAMPLERS | PRUNERS | WEIGHTINGS | CALIBRATORS).values()),
+    FixedDraws([3]),
+    GaussianBackend(),
+    GaussianMixtureBackend([[0.0], [1.0]], [[[1.0]], [[1.0]]]),
+    FunctionBackend(abs, schedule=NoiseSchedule.flow(9)),
+    load_embedded(),
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
 def test_strategies_show_their_parameters_with_documentation(strategy):
-    assert set(descriptions(strategy)) == set(strategy.get_params(deep=False))
+    shown = rows(strategy)
+    assert {name for name, _ in shown} == set(strategy.get_params(deep=False))
+    assert all(text for _, text in shown)
 
 
 def test_the_repr_stays_short_with_a_pipeline_in_memory():

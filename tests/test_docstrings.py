@@ -7,13 +7,21 @@ import inspect
 import pytest
 from numpydoc.validate import validate
 
+from diffusion_classifier import backends
+
 MODULES = (
     "diffusion_classifier",
     "diffusion_classifier.backends",
+    "diffusion_classifier.backends.loading",
+    "diffusion_classifier.calibration",
     "diffusion_classifier.datasets",
+    "diffusion_classifier.decoding",
     "diffusion_classifier.error_table",
     "diffusion_classifier.images",
+    "diffusion_classifier.importance",
+    "diffusion_classifier.latents",
     "diffusion_classifier.pruners",
+    "diffusion_classifier.racing",
     "diffusion_classifier.samplers",
     "diffusion_classifier.schedule",
     "diffusion_classifier.weighting",
@@ -24,8 +32,20 @@ FACE = (
     "diffusion_classifier.ErrorTable",
     "diffusion_classifier.Latents",
     "diffusion_classifier.as_images",
-    "diffusion_classifier.backends.",
+    *(f"diffusion_classifier.backends.{name}" for name in backends.__all__),
+    "diffusion_classifier.backends.loading.load_backend",
+    "diffusion_classifier.calibration.",
+    "diffusion_classifier.datasets.load_",
+    "diffusion_classifier.decoding.",
+    "diffusion_classifier.images.",
+    "diffusion_classifier.importance.",
+    "diffusion_classifier.latents.",
     "diffusion_classifier.pruners.",
+    "diffusion_classifier.racing.RacingPruner",
+    "diffusion_classifier.samplers.EvenSampler",
+    "diffusion_classifier.samplers.FixedDraws",
+    "diffusion_classifier.samplers.StratifiedSampler",
+    "diffusion_classifier.schedule.",
     "diffusion_classifier.weighting.",
 )
 # What is not asked for: layout (GL), capitals and full stops of fragments, the extended summary,

@@ -4,11 +4,16 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import DiffusersBackend, FunctionBackend
 from diffusion_classifier.backends.embedded import embedded_path, load_embedded
-from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, is_unseen_pair
+from diffusion_classifier.datasets import CAPTION_WORDS, COLOR_NAMES, DIGIT_NAMES, is_unseen_pair
+from diffusion_classifier.schedule import NoiseSchedule
+
+from .pipelines import tiny_sd
 
 TRAIN = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "train_embedded.py"))
 
@@ -28,9 +33,39 @@ def test_it_is_small_and_an_ordinary_pipeline_folder():
 
 def test_its_tokenizer_knows_the_words_of_its_captions():
     tokenizer = load_embedded().pipeline.tokenizer
-    for word in (*DIGIT_NAMES, *COLOR_NAMES, "digit", "background", "handwritten", "photo"):
+    for word in CAPTION_WORDS:
         assert len(tokenizer(word).input_ids) == 3, word  # start, the word, end
     assert len(tokenizer("a photo of a handwritten red seven on a blue background").input_ids) <= 16
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"),
+    [
+        (["cat", "red dog"], "'cat', 'dog'"),
+        (["Digits", "a photo of a low red seven"], "'digits', 'low'"),
+        (["7", "9"], "'7', '9'"),
+        (list("bcdefghi"), "'b', 'c', 'd', 'e', 'f' and 3 more"),
+    ],
+)
+def test_words_that_it_never_read_are_warned_of(labels, unknown):
+    clf = DiffusionClassifier(random_state=0)
+    with pytest.warns(UserWarning, match=f"does not know {unknown}: .*Name the classes") as caught:
+        clf.fit(None, labels)
+    assert len(caught) == 1
+
+
+def test_words_that_it_knows_are_not_warned_of(recwarn):
+    clf = DiffusionClassifier(prompts=["a {}", "A photo of the handwritten {}, on a background."])
+    clf.fit(None, [f"{color} {digit}" for color in COLOR_NAMES for digit in DIGIT_NAMES])
+    DiffusionClassifier(FunctionBackend(abs, schedule=NoiseSchedule.flow(9))).fit(None, ["x", "y"])
+    DiffusionClassifier(DiffusersBackend(tiny_sd())).fit(None, ["cat", "dog"])
+    assert not recwarn.list
+
+
+def test_captions_have_no_other_words():
+    rng = np.random.RandomState(0)
+    words = {w for _ in range(500) for w in TRAIN["caption"](7, 0, 2, rng).split()}
+    assert words <= set(CAPTION_WORDS)
 
 
 def test_its_latents_have_unit_scale_and_decode_to_the_picture():

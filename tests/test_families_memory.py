@@ -8,8 +8,7 @@ import torch
 from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import DiffusersBackend, family
-from diffusion_classifier.backends import pipeline as pipeline_module
+from diffusion_classifier.backends import DiffusersBackend, cache, family
 from diffusion_classifier.pruners import NoPruning
 
 from . import other_pipelines, pipelines
@@ -21,7 +20,7 @@ TEXT_CASES = {name: case for name, case in CASES.items() if case.text_encoders}
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch):
-    monkeypatch.setattr(pipeline_module, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
 
 
 def encoders_of(backend, names):

@@ -35,7 +35,6 @@ def test_the_core_installation_is_small():
         "torch",
         "diffusers",
         "transformers",
-        "huggingface_hub",
         "numpy",
         "scikit-learn",
         "safetensors",

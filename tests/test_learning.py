@@ -165,7 +165,7 @@ def test_a_record_is_made_of_a_table():
 
 
 def test_a_sampler_learns_from_a_pilot_and_the_record_is_made_with_its_draws():
-    clf = classifier(sampler="importance", weighting=Remembering()).fit(*sample(20))
+    clf = classifier(sampler="importance", weighting=Remembering(), batch_size=12).fit(*sample(20))
     record = clf.weighting_.record_
     pilot, full = 20 * 3 * (16 // 4), 20 * 3 * 16
     assert clf.backend_.n_rows == pilot + full

@@ -1,18 +1,20 @@
 """From a name to a backend: what is loaded, what never is, and what each error says."""
 
+import gc
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
 
-from diffusion_classifier.backends import DiffusersBackend, loading
-from diffusion_classifier.backends import pipeline as pipeline_module
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import DiffusersBackend, cache, clear_model_cache, loading
 from diffusion_classifier.backends.embedded import load_embedded
 from diffusion_classifier.backends.loading import load_backend
 
@@ -21,7 +23,7 @@ from .pipelines import edit_index, sample_output, saved, tiny_sd
 
 @pytest.fixture(autouse=True)
 def _empty_cache(monkeypatch):
-    monkeypatch.setattr(pipeline_module, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,6 +81,44 @@ def test_a_model_is_loaded_once_per_folder_device_and_dtype(folder, monkeypatch)
     torch.testing.assert_close(
         sample_output(half).float(), sample_output(backend), rtol=0.05, atol=0.05
     )
+
+
+def test_a_folder_that_was_written_over_is_loaded_again(folder):
+    before = load_backend(folder)
+    fitted = DiffusionClassifier(folder).fit(None, ["cat", "dog"])
+    saved(tiny_sd("v_prediction"), folder)
+    after = load_backend(folder)
+    assert after is not before and after.prediction_type == "v_prediction"
+    assert load_backend(folder) is after
+    assert [backend for *_, backend in cache._BACKENDS] == [after]  # the old one can be freed
+    assert fitted.backend_.prediction_type == "epsilon"  # until it is fitted again
+    assert fitted.fit(None, ["cat", "dog"]).backend_.prediction_type == "v_prediction"
+
+
+def test_weights_of_the_same_size_written_over_are_loaded_again(folder):
+    before = load_backend(folder).pipeline.unet.conv_in.weight.clone()
+    pipeline = tiny_sd()
+    pipeline.unet.conv_in.weight.add_(1)
+    saved(pipeline, folder)
+    torch.testing.assert_close(load_backend(folder).pipeline.unet.conv_in.weight, before + 1)
+
+
+def test_a_cleared_cache_frees_models_that_nobody_holds(folder):
+    held, other = load_backend(folder), load_embedded()
+    freed = weakref.ref(other.pipeline)
+    del other
+    clear_model_cache()
+    gc.collect()
+    assert freed() is None and cache._BACKENDS == []
+    assert load_backend(folder) is not held
+
+
+def test_a_pickle_of_a_model_that_has_changed_is_refused(folder):
+    data = pickle.dumps(load_backend(folder))
+    again = pickle.loads(pickle.dumps(pickle.loads(data)))  # nothing is loaded for it
+    saved(tiny_sd("v_prediction"), folder)
+    with pytest.raises(ValueError, match="is not the model that this was pickled with"):
+        _ = again.pipeline
 
 
 def test_from_pretrained_loads_weights_of_its_own(folder):
@@ -164,6 +204,7 @@ def test_a_pipeline_in_a_subfolder_is_found(folder):
         DiffusersBackend.from_pretrained(folder.parent, subfolder="nowhere")
 
 
+@pytest.mark.filterwarnings("ignore:the embedded model does not know")
 def test_the_embedded_model_is_loaded_by_name_with_its_own_template(folder, monkeypatch):
     monkeypatch.setattr(loading, "embedded_path", lambda: folder)
     first, second = load_embedded(), load_embedded()

@@ -8,8 +8,7 @@ import pytest
 import torch
 from huggingface_hub import errors as hub_errors
 
-from diffusion_classifier.backends import DiffusersBackend
-from diffusion_classifier.backends import pipeline as pipeline_module
+from diffusion_classifier.backends import DiffusersBackend, cache
 from diffusion_classifier.backends.loading import load_backend
 
 from .pipelines import edit_index, sample_output, saved, tiny_sd
@@ -39,7 +38,7 @@ def hub(tmp_path, monkeypatch):
     hub = Hub(Path(saved(tiny_sd(), tmp_path / "model")))
     for name in ("hf_hub_download", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(hub, name))
-    monkeypatch.setattr(pipeline_module, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
     return hub
 
 

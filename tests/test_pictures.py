@@ -8,12 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_classifier.images import (
-    as_images,
-    read_images,
-)
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.images import as_images, read_images
+from diffusion_classifier.pruners import NoPruning
 
-from .image_examples import PIXELS, Column, Labelled, pictures, pixels, save_pictures
+from .image_examples import (
+    PIXELS,
+    Column,
+    Labelled,
+    pictures,
+    pixels,
+    save_odd_pictures,
+    save_pictures,
+)
 
 
 @pytest.fixture
@@ -85,6 +92,22 @@ def test_transparency_is_dropped_and_palettes_are_looked_up(tmp_path):
 )
 def test_pictures_of_any_mode_become_rgb(mode, colour, rgb):
     assert pixels(read_images([Image.new(mode, (2, 2), colour)])[0])[1, 1].tolist() == rgb
+
+
+def test_pictures_of_any_mode_and_size_give_the_probabilities_of_their_rgb(tmp_path):
+    files, arrays = save_odd_pictures(tmp_path)
+    clf = DiffusionClassifier(prompts="a {} digit", pruner=NoPruning(1), random_state=0)
+    clf.fit(None, ["red", "green", "blue"])
+    expected = clf.predict_proba(arrays)
+    forms = {
+        "paths": files,
+        "opened": [Image.open(file) for file in files],
+        "frame": pd.DataFrame({"image": [Image.open(file) for file in files]}),
+        "tensors": [torch.from_numpy(array.copy()).permute(2, 0, 1) / 255 for array in arrays],
+        "view": as_images(Labelled(files)),
+    }
+    for name, X in forms.items():
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6, err_msg=name)
 
 
 # ----------------------------------------------------------------------- errors

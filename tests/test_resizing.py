@@ -8,8 +8,6 @@ from PIL import Image, ImageOps
 
 from diffusion_classifier.images import (
     RESIZE_MODES,
-    load_batch,
-    read_images,
     resize_image,
     to_tensor_batch,
 )
@@ -131,33 +129,3 @@ def test_a_batch_maps_black_to_minus_one_and_white_to_one():
 def test_a_batch_of_mixed_sizes_is_refused_with_sizes_and_way_out():
     with pytest.raises(ValueError, match=r"\(height, width\) \(4, 3\), \(5, 6\).*image_size"):
         to_tensor_batch([Image.new("RGB", (3, 4)), Image.new("RGB", (6, 5))])
-
-
-def test_load_batch_reads_resizes_and_stacks_in_order(paths):
-    mixed = [*paths[:3], *pictures()[3:]]
-    batch = load_batch(read_images(mixed), [4, 0, 2, 0], (8, 8), "squash")
-    expected = to_tensor_batch(
-        [resize_image(pictures()[i], (8, 8), "squash") for i in (4, 0, 2, 0)]
-    )
-    assert torch.equal(batch, expected)
-
-
-def test_load_batch_keeps_the_size_when_none_is_given(paths):
-    batch = load_batch(read_images(paths), np.array([1]), None, "crop")
-    assert torch.equal(batch, to_tensor_batch([pictures()[1]]))
-
-
-def test_one_open_file_repeated_is_read_safely(paths):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    big = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8))
-    big.save(paths[0], exif=exif)
-    batch = load_batch(read_images([Image.open(paths[0])] * 16), range(16), None, "crop")
-    assert batch.shape == (16, 3, 200, 300)
-    assert (batch == batch[:1]).all()
-
-
-def test_load_batch_passes_on_the_error_of_a_bad_file(paths):
-    paths[2].write_text("not a picture")
-    with pytest.raises(ValueError, match=r"image 2: .* cannot be read"):
-        load_batch(read_images(paths), range(5), None, "crop")

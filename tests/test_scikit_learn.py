@@ -1,12 +1,16 @@
 """At home in scikit-learn: its tools run on images, with the embedded model, and pay once."""
 
+import copy
 import os
 import pickle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -23,11 +27,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from diffusion_classifier import DiffusionClassifier, as_images
-from diffusion_classifier.backends import load_embedded, pipeline
+from diffusion_classifier.backends import cache, load_embedded, pipeline
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 
 from .image_examples import Column, Labelled, objects
+from .pipelines import LEVELS, UNSAFE, conditional_unet, saved, stable_diffusion
 
 COLORS = ("blue", "red")
 
@@ -68,7 +73,7 @@ def loads(monkeypatch):
         return load(origin)
 
     monkeypatch.setattr(pipeline, "load_pipeline", counted)
-    monkeypatch.setattr(pipeline, "_BACKENDS", [])
+    monkeypatch.setattr(cache, "_BACKENDS", [])
     return found
 
 
@@ -157,18 +162,21 @@ def test_permuted_labels_score_by_chance(clf, latents):
 
 def test_every_worker_loads_its_own_weights_once(clf, latents, tmp_path):
     def score(estimator, X, y):
-        from diffusion_classifier.backends.pipeline import _BACKENDS
+        from diffusion_classifier.backends.cache import _BACKENDS
 
-        shared = estimator.backend_.pipeline is _BACKENDS[0][1].pipeline
+        loaded = [id(backend.pipeline) for *_, backend in _BACKENDS]
         with open(tmp_path / str(os.getpid()), "a") as log:
-            log.write(f"{len(_BACKENDS)} {shared}\n")
+            log.write(f"{loaded} {id(estimator.backend_.pipeline)}\n")
         return estimator.score(X, y)
 
     scores = cross_val_score(clf, latents, Y, cv=4, n_jobs=2, scoring=score)
     logs = {path.name: path.read_text().split("\n")[:-1] for path in tmp_path.iterdir()}
     assert str(os.getpid()) not in logs and 1 <= len(logs) <= 2
-    lines = [line for log in logs.values() for line in log]
-    assert lines == ["1 True"] * 4
+    assert sum(map(len, logs.values())) == 4
+    for lines in logs.values():  # one pipeline, always the same, and nothing beside it
+        (line,) = set(lines)
+        loaded, _, used = line.partition(" ")
+        assert loaded == f"[{used}]"
     np.testing.assert_array_equal(scores, cross_val_score(clf, latents, Y, cv=4))
 
 
@@ -181,6 +189,24 @@ def test_a_pickle_holds_prompt_embeddings_and_little_else(clf):
         pickle.loads(data).predict_proba(IMAGES), clf.predict_proba(IMAGES)
     )
     assert clone(clf).fit(None, COLORS).backend_.pipeline is clf.backend_.pipeline
+
+
+def test_a_pickle_does_not_grow_with_the_network(tmp_path):
+    network = conditional_unet(block_out_channels=(64, 256))
+    parts = {**stable_diffusion(), "unet": network}
+    scheduler = DDIMScheduler(**LEVELS, steps_offset=1, clip_sample=False)
+    learning = {"weighting": "fitted", "sampler": "importance", "calibrator": "temperature"}
+    with TemporaryDirectory(dir=tmp_path) as folder:  # not kept, as tmp_path is
+        saved(StableDiffusionPipeline(**parts, scheduler=scheduler, **UNSAFE), folder)
+        assert sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) > 50e6
+        clf = DiffusionClassifier(folder, pruner=NoPruning(4), device="cpu", **learning)
+        clf.fit(IMAGES[:, ::2, ::2], Y)
+        embeddings = sum(tensor.nbytes for tensor in clf._condition.tensors.values())
+        assert len(pickle.dumps(clf)) - embeddings < 150_000
+        copies = clone(clf), pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf)
+        for twin in copies[1:]:
+            assert twin.backend_.pipeline is clf.backend_.pipeline
+        assert copies[0].backend == folder
 
 
 # ------------------------------------------------------------------ X

@@ -2,6 +2,7 @@
 
 from .analytic import GaussianBackend, GaussianMixtureBackend
 from .base import Backend, Conditioning
+from .cache import clear_model_cache
 from .embedded import load_embedded
 from .function import FunctionBackend
 from .pipeline import DiffusersBackend
@@ -13,5 +14,6 @@ __all__ = [
     "FunctionBackend",
     "GaussianBackend",
     "GaussianMixtureBackend",
+    "clear_model_cache",
     "load_embedded",
 ]

@@ -99,7 +99,8 @@ def load_backend(
     Returns
     -------
     DiffusersBackend
-        The same object whenever folder or id, device and dtype are the same.
+        The same object whenever folder or id, device and dtype are the same, and the folder was
+        not written over; until :func:`~diffusion_classifier.backends.clear_model_cache`.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def load_backend(
     FileNotFoundError: no folder 'no/such/folder'; give a folder that holds model_index.json, or a \
 Hub id 'owner/model'.
     """
-    from .pipeline import cached_backend  # which imports this module
+    from .cache import cached_backend  # which imports this module
 
     return cached_backend(Origin(resolve_name(name), device=str(torch.device(device)), dtype=dtype))
 
@@ -161,7 +162,7 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
 
     if origin.offload is not None:
         check_option("offload", origin.offload, OFFLOAD)
-    folder = _local_folder(origin)
+    folder = local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
     index = _read_index(index_path, origin.name)
     family = find_family([index["_class_name"]], f"{origin.name} is a {index['_class_name']}")
@@ -218,7 +219,7 @@ def _place(pipeline: Any, origin: Origin) -> None:
         pipeline.to(origin.device)
 
 
-def _local_folder(origin: Origin) -> Path | None:
+def local_folder(origin: Origin) -> Path | None:
     """The pipeline's folder on this machine; None if the name is a Hub id."""
     if origin.name == EMBEDDED:
         return embedded_path()

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pickle
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..display import PlainText
 from .base import Backend, Conditioning
+from .embedded import EMBEDDED, warn_of_unknown_words
 from .families import find_family
 from .family import padded_alike
 from .loading import Origin, load_pipeline, resolve_name
@@ -80,6 +80,7 @@ class DiffusersBackend(Backend):
     """
 
     _pipeline: Any
+    _pickled_config: str  # of a backend out of a pickle
 
     def __init__(
         self,
@@ -178,8 +179,16 @@ class DiffusersBackend(Backend):
     def pipeline(self) -> Any:
         """The pipeline; loaded again first if this backend came out of a pickle."""
         if self._pipeline is None:
+            from .cache import cached_backend  # which imports this
+
             assert self._origin is not None  # others cannot be pickled
-            self._pipeline = cached_backend(self._origin).pipeline
+            loaded = cached_backend(self._origin)
+            if loaded._config_sha256() != self._pickled_config:
+                raise ValueError(
+                    f"{self._origin.name} is not the model that this was pickled with: its "
+                    "configuration has changed. Give the same model, or fit again."
+                )
+            self._pipeline = loaded.pipeline
         return self._pipeline
 
     @pipeline.setter
@@ -257,9 +266,12 @@ class DiffusersBackend(Backend):
         Warns
         -----
         UserWarning
-            For each prompt that is longer than the text encoder takes.
+            Of prompts longer than the text encoder takes, or in words that are unknown to the
+            embedded model.
         """
         prompts = list(prompts)
+        if self._origin is not None and self._origin.name == EMBEDDED:
+            warn_of_unknown_words(prompts)
         with self._text_encoders() as pipeline:
             parts = [
                 self._family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
@@ -323,18 +335,21 @@ class DiffusersBackend(Backend):
             ``pipeline_class``, and ``config_sha256`` over the components' configurations, text
             encoders apart, which may be freed. Weights are not read: a LoRA changes nothing here.
         """
-        pipeline, family = self.pipeline, self._family
-        parts = [name for name in family.components if name not in family.text_encoders]
-        configs = {name: _config(getattr(pipeline, name)) for name in parts}
-        digest = hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode())
         origin = self._origin
         return {
-            "name": origin.name if origin else pipeline.config.get("_name_or_path"),
+            "name": origin.name if origin else self.pipeline.config.get("_name_or_path"),
             "revision": origin.revision if origin else None,
             "subfolder": origin.subfolder if origin else None,
             "pipeline_class": self._pipeline_class,
-            "config_sha256": digest.hexdigest(),
+            "config_sha256": self._config_sha256(),
         }
+
+    def _config_sha256(self) -> str:
+        if self._pipeline is None:  # out of a pickle
+            return self._pickled_config
+        parts = [p for p in self._family.components if p not in self._family.text_encoders]
+        configs = {name: _config(getattr(self._pipeline, name)) for name in parts}
+        return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()
 
     def __copy__(self) -> DiffusersBackend:
         twin = object.__new__(type(self))
@@ -358,25 +373,11 @@ class DiffusersBackend(Backend):
         origin = self._origin
         if isinstance(origin.token, str):
             origin = replace(origin, token=None)  # a secret: the reader's own login serves
-        return {**self.__dict__, "_pipeline": None, "_origin": origin}
+        config = self._config_sha256()
+        return {**self.__dict__, "_pipeline": None, "_origin": origin, "_pickled_config": config}
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         return f"DiffusersBackend({self._pipeline_class}, {self._where()})"
-
-
-_BACKENDS: list[tuple[Origin, DiffusersBackend]] = []  # a list: an Origin may not be hashable
-_LOCK = threading.Lock()
-
-
-def cached_backend(origin: Origin) -> DiffusersBackend:
-    """The backend of an origin, loaded once per process."""
-    with _LOCK:
-        for known, backend in _BACKENDS:
-            if known == origin:
-                return backend
-        backend = DiffusersBackend._load(origin)
-        _BACKENDS.append((origin, backend))
-        return backend
 
 
 def _config(component: Any) -> dict[str, Any]:
