@@ -84,6 +84,8 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         How X is read: as pictures, or as a numeric array whose rows are the latents' source.
     text_conditional : bool
         Whether prompts mean something to the network (they are text, not class indices).
+    unconditional_prompt : str or None
+        The prompt that stands for no condition at all; None if there is none.
     default_template : str
         Prompt of a label when the user gives none.
     image_size : tuple of (int, int) or None
@@ -101,6 +103,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     prediction_type: str
     input_kind: str = "image"
     text_conditional: bool = True
+    unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
     image_size: tuple[int, int] | None = None
     image_shape: tuple[int, ...] | None = None

@@ -36,6 +36,7 @@ class DiT(ClassConditionalFamily):
 
     pipelines = ("DiTPipeline",)
     components = ("vae", "transformer", "scheduler")
+    unconditional_prompt = ""
 
     def downsampling(self, pipeline: Any) -> int:
         return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
@@ -62,7 +63,7 @@ class DiT(ClassConditionalFamily):
         return names
 
     def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
-        if not prompt:
+        if prompt == self.unconditional_prompt:
             return self.n_classes(pipeline)
         return super().class_index(pipeline, prompt, names)
 

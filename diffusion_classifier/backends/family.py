@@ -49,6 +49,8 @@ class Family(ABC):
         The component that predicts noise.
     text_conditional : bool
         Whether prompts are text, not names of classes.
+    unconditional_prompt : str or None
+        The prompt that stands for no condition, as guidance needs one; None if there is none.
     default_template : str
         Prompt of a label when the user gives none.
     """
@@ -59,6 +61,7 @@ class Family(ABC):
     optional: tuple[str, ...] = ()
     denoiser: str = "transformer"
     text_conditional: bool = True
+    unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
 
     def check(self, pipeline: Any) -> None:
@@ -139,6 +142,7 @@ class ClassConditionalFamily(Family):
 
     text_encoders = ()
     text_conditional = False
+    unconditional_prompt = None
     default_template = "{}"
 
     @abstractmethod

@@ -108,6 +108,7 @@ class FunctionBackend(Backend):
     """
 
     text_conditional = False
+    unconditional_prompt = None
 
     def __init__(
         self,

@@ -54,7 +54,8 @@ class DiffusersBackend(Backend):
 
     Attributes
     ----------
-    schedule, prediction_type, text_conditional, default_template, image_size, device, dtype
+    schedule, prediction_type, text_conditional, unconditional_prompt, default_template
+    image_size, device, dtype
         As in :class:`~diffusion_classifier.backends.Backend`.
 
     Raises
@@ -196,6 +197,7 @@ class DiffusersBackend(Backend):
         self.prediction_type = family.prediction_type(pipeline)
         self.schedule = family.schedule(pipeline)
         self.text_conditional = family.text_conditional
+        self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
         self._family = family
