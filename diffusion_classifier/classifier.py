@@ -28,9 +28,8 @@ from .images import RESIZE_MODES
 from .inputs import InputMixin
 from .labels import find_classes, read_log_prior, warn_of_numbers
 from .learning import Strategies
-from .losses import PROMPT_REDUCTIONS, Scoring, check_loss
+from .losses import LOSS_NAMES, PROMPT_REDUCTIONS, Scoring, check_loss
 from .persistence import PersistenceMixin
-from .prediction import LOSSES
 from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
 from .race import ErrorSource, Result, run_race
@@ -40,6 +39,7 @@ from .samplers import Sampler, StratifiedSampler
 from .strategies import resolve_backend, resolve_strategy
 from .tape import DrawTape
 from .validation import all_or_nothing, check_option, check_positive_integer
+from .variational import check_variance
 
 
 class DiffusionClassifier(
@@ -66,8 +66,9 @@ class DiffusionClassifier(
     weighting : str or Weighting, default="uniform"
         How much each timestep counts: "uniform", "likelihood", "exponential", "native" or
         "fitted" (learned).
-    loss : {"l2", "l1", "huber"}, default="l2"
-        Loss of the noise residual, summed over dimensions.
+    loss : {"l2", "l1", "huber", "vlb"}, default="l2"
+        Loss of the noise residual, summed over dimensions. "vlb" is the variational bound, in
+        nats, for networks that predict a variance too (:mod:`diffusion_classifier.variational`).
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
         A class's loss from those of its prompts.
     priors : array-like of shape (n_classes,), optional
@@ -195,13 +196,14 @@ class DiffusionClassifier(
             If labels are numbers but the model reads text, or a prompt is longer than its
             tokenizer takes.
         """
-        check_option("loss", self.loss, LOSSES)
+        check_option("loss", self.loss, LOSS_NAMES)
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("resize", self.resize, RESIZE_MODES)
         kinds = ("weighting", "sampler", "pruner", "calibrator")
         strategies = Strategies(*(resolve_strategy(kind, getattr(self, kind)) for kind in kinds))
         check_loss(strategies.weighting, self.loss)
         backend = resolve_backend(self.backend, self.device, self.dtype)
+        check_variance(backend, self.loss)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
         prompts = make_prompts(classes, self.prompts, backend.default_template)

@@ -13,6 +13,7 @@ MODULES = (
     "diffusion_classifier.datasets",
     "diffusion_classifier.error_table",
     "diffusion_classifier.images",
+    "diffusion_classifier.matching",
     "diffusion_classifier.pruners",
     "diffusion_classifier.samplers",
     "diffusion_classifier.schedule",
@@ -25,6 +26,7 @@ FACE = (
     "diffusion_classifier.Latents",
     "diffusion_classifier.as_images",
     "diffusion_classifier.backends.",
+    "diffusion_classifier.matching.",
     "diffusion_classifier.pruners.",
     "diffusion_classifier.weighting.",
 )

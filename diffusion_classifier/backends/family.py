@@ -78,13 +78,21 @@ class Family(ABC):
         """Channels of the latents that the denoiser reads."""
         return getattr(pipeline, self.denoiser).config.in_channels
 
+    def learned_variance(self, pipeline: Any) -> bool:
+        """Whether the denoiser also predicts the variance of a reverse step."""
+        channels = getattr(pipeline, self.denoiser).config.get("out_channels")
+        return channels == 2 * self.latent_channels(pipeline)
+
     @abstractmethod
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """Conditions of a few prompts, padded as the pipeline pads them."""
 
     @abstractmethod
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The denoiser's output, a target of :mod:`diffusion_classifier.prediction`."""
+        """The denoiser's output, a target of :mod:`diffusion_classifier.prediction`.
+
+        Channels beyond those of ``z`` are a learned variance.
+        """
 
     def prediction_type(self, pipeline: Any) -> str:
         """What the denoiser was trained to predict, from the scheduler's configuration."""
@@ -142,7 +150,7 @@ class ClassConditionalFamily(Family):
 
     text_encoders = ()
     text_conditional = False
-    unconditional_prompt = None
+    unconditional_prompt: str | None = None
     default_template = "{}"
 
     @abstractmethod
@@ -228,6 +236,9 @@ class FlowFamily(Family):
 
     def prediction_type(self, pipeline: Any) -> str:
         return "flow"
+
+    def learned_variance(self, pipeline: Any) -> bool:
+        return False  # a flow has no reverse step
 
     def schedule(self, pipeline: Any) -> NoiseSchedule:
         return NoiseSchedule.flow(self.n_timesteps(pipeline))

@@ -7,8 +7,6 @@ One class serves them all; what differs between Stable Diffusion, Flux, DiT, ...
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import pickle
 import threading
@@ -24,10 +22,10 @@ from ..display import PlainText
 from .base import Backend, Conditioning
 from .families import find_family
 from .family import padded_alike
+from .identity import hash_configs
 from .loading import Origin, load_pipeline, resolve_name
 
 PROMPTS_PER_BATCH = 64  # through the text encoder at once
-NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go with saving
 
 
 class DiffusersBackend(Backend):
@@ -54,8 +52,8 @@ class DiffusersBackend(Backend):
 
     Attributes
     ----------
-    schedule, prediction_type, text_conditional, unconditional_prompt, default_template
-    image_size, device, dtype
+    schedule, prediction_type, learned_variance, text_conditional, unconditional_prompt
+    default_template, image_size, device, dtype
         As in :class:`~diffusion_classifier.backends.Backend`.
 
     Raises
@@ -197,6 +195,7 @@ class DiffusersBackend(Backend):
         self.prediction_type = family.prediction_type(pipeline)
         self.schedule = family.schedule(pipeline)
         self.text_conditional = family.text_conditional
+        self.learned_variance = family.learned_variance(pipeline)
         self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
@@ -297,7 +296,14 @@ class DiffusersBackend(Backend):
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
-        return self._family.forward(self.pipeline, z, t, condition)
+        return self._family.forward(self.pipeline, z, t, condition)[:, : z.shape[1]]
+
+    def forward_with_variance(
+        self, z: Tensor, t: Tensor, condition: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """The denoiser's output and learned variance, both [R, C, h, w]."""
+        output, variance = self._family.forward(self.pipeline, z, t, condition).chunk(2, 1)
+        return output, variance
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; the pipeline is None until a backend out of a pickle has loaded it.
@@ -327,15 +333,13 @@ class DiffusersBackend(Backend):
         """
         pipeline, family = self.pipeline, self._family
         parts = [name for name in family.components if name not in family.text_encoders]
-        configs = {name: _config(getattr(pipeline, name)) for name in parts}
-        digest = hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode())
         origin = self._origin
         return {
             "name": origin.name if origin else pipeline.config.get("_name_or_path"),
             "revision": origin.revision if origin else None,
             "subfolder": origin.subfolder if origin else None,
             "pipeline_class": self._pipeline_class,
-            "config_sha256": digest.hexdigest(),
+            "config_sha256": hash_configs({name: getattr(pipeline, name) for name in parts}),
         }
 
     def __copy__(self) -> DiffusersBackend:
@@ -379,23 +383,3 @@ def cached_backend(origin: Origin) -> DiffusersBackend:
         backend = DiffusersBackend._load(origin)
         _BACKENDS.append((origin, backend))
         return backend
-
-
-def _config(component: Any) -> dict[str, Any]:
-    """What defines a component, whatever the library's version, dtype or folder.
-
-    Options that are off are left out: a newer library that knows more of them changes nothing.
-    """
-    if component is None:
-        return {}
-    config = getattr(component, "config", None)
-    if config is None:  # a tokenizer
-        return {"n_tokens": len(component), "max_length": component.model_max_length}
-    config = config.to_dict() if hasattr(config, "to_dict") else config
-    return {
-        key: value
-        for key, value in config.items()
-        if not (key.startswith("_") or key in NOT_IDENTITY)
-        and value is not None
-        and value is not False
-    }
