@@ -50,6 +50,8 @@ def images(case):
 def own_scheduler(case, pipeline):
     """The scheduler of training, on which one step denoises entirely."""
     config = pipeline.scheduler.config
+    if case.deviation is not None:
+        return diffusers.EDMEulerScheduler.from_config(config)
     if case.prediction_type == "flow":
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(
             config, shift=1.0, use_dynamic_shifting=False
@@ -74,6 +76,8 @@ def recorded(case, backend, timesteps):
     options: dict[str, Any] = {"num_inference_steps": len(timesteps)}
     if case.prediction_type == "flow":
         options["sigmas"] = [(t + 0.5) / 1000 for t in timesteps]
+    if case.deviation is not None:  # where on its grid, from the most noise to the least
+        options["sigmas"] = 1 - torch.tensor(timesteps) / 999
     return record(case, pipeline, **options)
 
 
@@ -125,6 +129,12 @@ def test_noising_is_the_forward_process_of_training(case, backend, images):
         scheduler.set_timesteps(sigmas=sigmas)
         times = scheduler.timesteps.flip(0)
         expected = scheduler.scale_noise(x.expand_as(eps), times, eps)
+    elif case.deviation is not None:
+        scheduler.set_timesteps(1000)
+        times = scheduler.timesteps.flip(0)[t]
+        noisy = scheduler.add_noise(case.deviation * x.expand_as(eps), eps, times)
+        sigmas = scheduler.sigmas[:-1].flip(0)[t]
+        expected = scheduler.precondition_inputs(noisy, sigmas.view(-1, 1, 1, 1))
     else:
         expected = scheduler.add_noise(x.expand_as(eps), eps, t)
     torch.testing.assert_close(z, expected, rtol=1e-5, atol=1e-5)
@@ -171,6 +181,7 @@ def test_errors_are_those_of_the_pipelines_own_image_after_one_step(case, backen
     condition = backend.encode_classes(case.labels, case.labels)
     (call,) = recorded(case, backend, [999])
     z, denoised = (case.unpack(backend.pipeline, part) for part in (latent_of(call), call.stepped))
+    denoised = denoised / (case.deviation or 1)
     alpha, sigma = (level.item() for level in backend.schedule.at(torch.tensor(999)))
     eps = torch.randn(z.shape)
     x = (z - sigma * eps) / alpha  # the image whose noised latent the pipeline began with
@@ -189,7 +200,7 @@ def test_latents_are_what_the_pipelines_own_decoder_undoes(case, backend, images
         return
     # from latents to what its decoder reads, the pipeline's own call multiplies and shifts
     call = recorded(case, backend, [999])[0]
-    ours = case.unpack(backend.pipeline, call.stepped)
+    ours = case.unpack(backend.pipeline, call.stepped) / (case.deviation or 1)
     ours, decoded = (part.transpose(0, 1).flatten(1) for part in (ours, call.decoded))
     first, last = ours[:, 0], ours[:, -1]
     slope = (last - first) / (decoded[:, -1] - decoded[:, 0])

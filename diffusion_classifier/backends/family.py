@@ -264,7 +264,7 @@ def alphas_cumprod(scheduler: Any) -> Tensor:
             "exchange it: "
             "pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)."
         )
-        if name.startswith(("EDM", "FlowMatch")):  # there is more to change than the scheduler
+        if name.startswith("FlowMatch"):  # there is more to change than the scheduler
             advice = "this network was trained otherwise; wrap it with a FunctionBackend."
         raise ValueError(
             f"{name} does not say how noise was added in training (it has no alphas_cumprod); "

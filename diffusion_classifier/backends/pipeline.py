@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..display import PlainText
 from .base import Backend, Conditioning
+from .edm import preconditioned
 from .families import find_family
 from .family import padded_alike
 from .identity import hash_configs
@@ -192,6 +193,7 @@ class DiffusersBackend(Backend):
             if getattr(pipeline, name, None) is None and name not in spare:
                 raise ValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
         family.check(pipeline)
+        family = preconditioned(family, pipeline)
         self.prediction_type = family.prediction_type(pipeline)
         self.schedule = family.schedule(pipeline)
         self.text_conditional = family.text_conditional
