@@ -3,6 +3,7 @@
 from .analytic import GaussianBackend, GaussianMixtureBackend
 from .base import Backend, Conditioning
 from .embedded import load_embedded
+from .families import register_family
 from .function import FunctionBackend
 from .pipeline import DiffusersBackend
 
@@ -14,4 +15,5 @@ __all__ = [
     "GaussianBackend",
     "GaussianMixtureBackend",
     "load_embedded",
+    "register_family",
 ]
