@@ -1,0 +1,197 @@
+"""Memory that SDXL, SD3 and Flux take, from their parameter counts; no weights are loaded.
+
+Networks are built in their published sizes on torch's meta device, which allocates nothing. Prints
+the tables of docs/memory.md:
+
+    python benchmarks/memory.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import diffusers
+import torch
+import transformers
+
+from diffusion_classifier.runtime import BatchSize
+
+BYTES = 2  # of a parameter in float16 or bfloat16
+GIGA = 1e9
+
+
+def clip_l(kind=transformers.CLIPTextModel):
+    """The text encoder of CLIP ViT-L/14."""
+    config = transformers.CLIPTextConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_dim=768,
+    )
+    return kind(config)
+
+
+def clip_g():
+    """The text encoder of OpenCLIP ViT-bigG/14."""
+    config = transformers.CLIPTextConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        projection_dim=1280,
+        hidden_act="gelu",
+    )
+    return transformers.CLIPTextModelWithProjection(config)
+
+
+def t5_xxl():
+    """The encoder of T5 v1.1 XXL."""
+    config = transformers.T5Config(
+        vocab_size=32128,
+        d_model=4096,
+        d_kv=64,
+        d_ff=10240,
+        num_layers=24,
+        num_heads=64,
+        feed_forward_proj="gated-gelu",
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def autoencoder(channels, **options):
+    """The autoencoder of Stable Diffusion and its heirs."""
+    return diffusers.AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=channels,
+        **options,
+    )
+
+
+def sdxl_unet():
+    return diffusers.UNet2DConditionModel(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+
+
+def sd3_transformer(n_layers, **options):
+    return diffusers.SD3Transformer2DModel(
+        sample_size=128,
+        num_layers=n_layers,
+        num_attention_heads=n_layers,
+        attention_head_dim=64,
+        caption_projection_dim=64 * n_layers,
+        joint_attention_dim=4096,
+        pooled_projection_dim=2048,
+        pos_embed_max_size=192,
+        **options,
+    )
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model: how to build its networks, and what a row of a batch holds."""
+
+    denoiser: Callable
+    autoencoder: Callable
+    text_encoders: tuple[Callable, ...]
+    latent: tuple[int, int, int]
+    text: tuple[int, int]  # tokens and width of a condition
+
+
+def clip_l_projected():
+    return clip_l(transformers.CLIPTextModelWithProjection)
+
+
+def without_quantisation():
+    return autoencoder(16, use_quant_conv=False, use_post_quant_conv=False)
+
+
+THREE = (clip_l_projected, clip_g, t5_xxl)
+SIZES = {
+    "SDXL": Size(sdxl_unet, lambda: autoencoder(4), (clip_l, clip_g), (4, 128, 128), (77, 2048)),
+    "SD3 medium": Size(
+        lambda: sd3_transformer(24), without_quantisation, THREE, (16, 128, 128), (333, 4096)
+    ),
+    "SD3.5 large": Size(
+        lambda: sd3_transformer(38, qk_norm="rms_norm"),
+        without_quantisation,
+        THREE,
+        (16, 128, 128),
+        (333, 4096),
+    ),
+    "Flux dev": Size(
+        lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
+        without_quantisation,
+        (clip_l, t5_xxl),
+        (16, 128, 128),
+        (512, 4096),
+    ),
+}
+
+
+def count_parameters(build):
+    """Parameters of a network, which is not allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build().parameters())
+
+
+def measure(size):
+    """Parameters of a model's parts, and rows and megabytes of its batches."""
+    denoiser, vae = count_parameters(size.denoiser), count_parameters(size.autoencoder)
+    text = [count_parameters(build) for build in size.text_encoders]
+    n_elements = torch.Size(size.latent).numel()
+    return {
+        "denoiser": denoiser,
+        "autoencoder": vae,
+        "text": sum(text),
+        "largest": max(denoiser, vae, *text),
+        "rows": BatchSize("auto", torch.device("cuda"), n_elements).rows,
+        "condition": BYTES * size.text[0] * size.text[1],
+        "latent": 4 * n_elements,
+    }
+
+
+def as_markdown(found):
+    """Two tables: parameters, and gigabytes in half precision."""
+    lines = [
+        "| model | denoiser | text encoders | autoencoder |",
+        "|---|---|---|---|",
+    ]
+    for name, part in found.items():
+        lines.append(
+            f"| {name} | {part['denoiser']:,} | {part['text']:,} | {part['autoencoder']:,} |"
+        )
+    lines += [
+        "",
+        '| model | everything (`fit`) | text encoders freed (`predict`) | `offload="model"` '
+        "| rows per call on CUDA | a condition | a latent |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, part in found.items():
+        kept = BYTES * (part["denoiser"] + part["autoencoder"]) / GIGA
+        everything = kept + BYTES * part["text"] / GIGA
+        lines.append(
+            f"| {name} | {everything:.1f} GB | {kept:.1f} GB "
+            f"| {BYTES * part['largest'] / GIGA:.1f} GB | {part['rows']} "
+            f"| {part['condition'] / 1e6:.2f} MB | {part['latent'] / 1e6:.2f} MB |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_markdown({name: measure(size) for name, size in SIZES.items()}))
