@@ -264,7 +264,7 @@ def test_a_pipeline_in_memory_without_its_scheduler_is_refused(case):
         DiffusersBackend(pipeline)
 
 
-def test_a_path_is_all_that_the_classifier_needs(case, folder, images):
+def test_a_path_is_all_that_the_classifier_needs(case, folder, images, tmp_path):
     clf = DiffusionClassifier(
         folder,
         pruner=NoPruning(max_draws=2),
@@ -274,7 +274,23 @@ def test_a_path_is_all_that_the_classifier_needs(case, folder, images):
         random_state=0,
     )
     clf.fit(None, list(case.labels))
-    probabilities = clf.predict_proba((images + 1) / 2)
+    images = (images + 1) / 2
+    probabilities = clf.predict_proba(images)
+    assert (clf.predict(images) == clf.classes_[probabilities.argmax(1)]).all()
     assert probabilities.shape == (2, 4) and np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
     assert (probabilities.std(1) > 1e-6).all()
+    clf.save(tmp_path)
+    twins = [DiffusionClassifier.load(tmp_path), pickle.loads(pickle.dumps(clf))]
+    for twin in (*twins, clone(clf).fit(None, list(case.labels))):
+        np.testing.assert_array_equal(twin.predict_proba(images), probabilities)
+
+
+def test_wrong_labels_are_named_where_labels_are_classes(case, backend):
+    clf = DiffusionClassifier(backend)
+    if case.text_encoders:  # any text will do, but not twice
+        with pytest.raises(ValueError, match=r"'a cat'\] are given more than once"):
+            clf.fit(None, ["a cat", "a dog", "a cat"])
+        return
+    with pytest.raises(ValueError, match="'no such class' is no class of this model"):
+        clf.fit(None, [case.labels[0], "no such class"])
