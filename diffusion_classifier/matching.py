@@ -100,8 +100,8 @@ def match_scores(
             raise TypeError(f"match_scores takes no {name!r}, only {', '.join(OPTIONS)}.")
     captions = _check_captions(captions)
     prompts = list(dict.fromkeys(captions))
-    known = {name: options[name] for name in ("device", "dtype") if name in options}
-    backend = resolve_backend(backend, **{"device": "auto", "dtype": "auto", **known})
+    place = (options.pop(name, "auto") for name in ("device", "dtype"))
+    backend = resolve_backend(backend, *place)
     # a classifier has two classes at least
     if (normalize or len(prompts) == 1) and "" not in prompts:
         if backend.unconditional_prompt is None:
@@ -114,7 +114,7 @@ def match_scores(
         backend,
         prompts={prompt: prompt for prompt in prompts},  # taken literally
         pruner=NoPruning(max_draws),
-        **{name: value for name, value in options.items() if name not in known},
+        **options,
     ).fit(None, prompts)
     table = clf.errors(images, full=True)
     weights = table.scoring.weights.numpy()[table.timesteps] / table.density
