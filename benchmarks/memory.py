@@ -4,17 +4,29 @@ Networks are built in their published sizes on torch's meta device, which alloca
 the tables of docs/memory.md:
 
     python benchmarks/memory.py
+
+With a CUDA GPU that has room for the largest denoiser, also measures the peak of one call with
+random weights:
+
+    python benchmarks/memory.py --measure
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import diffusers
 import torch
 import transformers
 
+from diffusion_classifier.backends.base import Conditioning
+from diffusion_classifier.backends.family import Family
+from diffusion_classifier.backends.mmdit import Flux, StableDiffusion3
+from diffusion_classifier.backends.unet import StableDiffusionXL
 from diffusion_classifier.runtime import BatchSize
 
 BYTES = 2  # of a parameter in float16 or bfloat16
@@ -104,13 +116,14 @@ def sd3_transformer(n_layers, **options):
 
 @dataclass(frozen=True)
 class Size:
-    """A model: how to build its networks, and what a row of a batch holds."""
+    """A model: how to build its networks, and shapes of what a row of a batch holds."""
 
+    family: Family
     denoiser: Callable
     autoencoder: Callable
     text_encoders: tuple[Callable, ...]
     latent: tuple[int, int, int]
-    text: tuple[int, int]  # tokens and width of a condition
+    condition: dict[str, tuple[int, ...]]
 
 
 def clip_l_projected():
@@ -121,25 +134,32 @@ def without_quantisation():
     return autoencoder(16, use_quant_conv=False, use_post_quant_conv=False)
 
 
-THREE = (clip_l_projected, clip_g, t5_xxl)
-SIZES = {
-    "SDXL": Size(sdxl_unet, lambda: autoencoder(4), (clip_l, clip_g), (4, 128, 128), (77, 2048)),
-    "SD3 medium": Size(
-        lambda: sd3_transformer(24), without_quantisation, THREE, (16, 128, 128), (333, 4096)
+SD3_MEDIUM = Size(
+    StableDiffusion3(),
+    lambda: sd3_transformer(24),
+    without_quantisation,
+    (clip_l_projected, clip_g, t5_xxl),
+    (16, 128, 128),
+    {"encoder_hidden_states": (77 + 256, 4096), "pooled_projections": (2048,)},
+)
+SIZES = {  # at 1024 x 1024 pixels
+    "SDXL": Size(
+        StableDiffusionXL(),
+        sdxl_unet,
+        lambda: autoencoder(4),
+        (clip_l, clip_g),
+        (4, 128, 128),
+        {"encoder_hidden_states": (77, 2048), "text_embeds": (1280,)},
     ),
-    "SD3.5 large": Size(
-        lambda: sd3_transformer(38, qk_norm="rms_norm"),
-        without_quantisation,
-        THREE,
-        (16, 128, 128),
-        (333, 4096),
-    ),
+    "SD3 medium": SD3_MEDIUM,
+    "SD3.5 large": replace(SD3_MEDIUM, denoiser=lambda: sd3_transformer(38, qk_norm="rms_norm")),
     "Flux dev": Size(
+        Flux(),
         lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
         without_quantisation,
         (clip_l, t5_xxl),
         (16, 128, 128),
-        (512, 4096),
+        {"encoder_hidden_states": (512, 4096), "pooled_projections": (768,)},
     ),
 }
 
@@ -150,8 +170,8 @@ def count_parameters(build):
         return sum(parameter.numel() for parameter in build().parameters())
 
 
-def measure(size):
-    """Parameters of a model's parts, and rows and megabytes of its batches."""
+def count(size):
+    """Parameters of a model's parts, and rows and bytes of its batches."""
     denoiser, vae = count_parameters(size.denoiser), count_parameters(size.autoencoder)
     text = [count_parameters(build) for build in size.text_encoders]
     n_elements = torch.Size(size.latent).numel()
@@ -161,7 +181,7 @@ def measure(size):
         "text": sum(text),
         "largest": max(denoiser, vae, *text),
         "rows": BatchSize("auto", torch.device("cuda"), n_elements).rows,
-        "condition": BYTES * size.text[0] * size.text[1],
+        "condition": BYTES * sum(map(math.prod, size.condition.values())),
         "latent": 4 * n_elements,
     }
 
@@ -193,5 +213,54 @@ def as_markdown(found):
     return "\n".join(lines)
 
 
+@torch.inference_mode()
+def call_once(size, device, n_rows, dtype=torch.bfloat16):
+    """One call with random weights; the denoiser and its output, [n_rows, C, H, W]."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            denoiser = size.denoiser().eval()
+    finally:
+        torch.set_default_dtype(before)
+    pipeline = SimpleNamespace(
+        scheduler=SimpleNamespace(config=SimpleNamespace(num_train_timesteps=1000)),
+        vae_scale_factor=8,
+        _prepare_latent_image_ids=diffusers.FluxPipeline._prepare_latent_image_ids,
+        **{size.family.denoiser: denoiser},
+    )
+    like = {"device": device, "dtype": dtype}
+    rows = {name: torch.zeros(n_rows, *shape, **like) for name, shape in size.condition.items()}
+    z, t = torch.zeros(n_rows, *size.latent, **like), torch.full((n_rows,), 500, device=device)
+    return denoiser, size.family.forward(pipeline, z, t, Conditioning(**rows))
+
+
+def peak(size, n_rows):
+    """Bytes of CUDA memory at the peak of one call, and of them the weights."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    denoiser, _ = call_once(size, "cuda", n_rows)
+    weights = sum(parameter.nbytes for parameter in denoiser.parameters())
+    return torch.cuda.max_memory_allocated(), weights
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measure", action="store_true", help="on a CUDA GPU, too")
+    args = parser.parse_args(argv)
+    if args.measure and not torch.cuda.is_available():
+        parser.error("--measure needs a CUDA GPU")
+    found = {name: count(size) for name, size in SIZES.items()}
+    print(as_markdown(found))
+    if not args.measure:
+        return
+    print(f"\nPeak of one call on {torch.cuda.get_device_name()}, bfloat16, random weights:\n")
+    print("| model | rows | peak | of it weights |\n|---|---|---|---|")
+    for name, size in SIZES.items():
+        for n_rows in sorted({1, found[name]["rows"]}):
+            total, weights = peak(size, n_rows)
+            print(f"| {name} | {n_rows} | {total / GIGA:.2f} GB | {weights / GIGA:.2f} GB |")
+
+
 if __name__ == "__main__":
-    print(as_markdown({name: measure(size) for name, size in SIZES.items()}))
+    main()

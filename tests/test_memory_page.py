@@ -1,9 +1,13 @@
 """The page on memory holds what its script counts, and the script counts the published models."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+
+from . import other_pipelines, pipelines
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
@@ -22,9 +26,46 @@ def script():
 
 
 def test_the_tables_are_those_that_the_script_prints(script):
-    found = {name: script["measure"](size) for name, size in script["SIZES"].items()}
+    found = {name: script["count"](size) for name, size in script["SIZES"].items()}
     assert {name: part["denoiser"] for name, part in found.items()} == DENOISERS
     assert script["as_markdown"](found) in PAGE
+
+
+TINY = {  # which size's call, a tiny denoiser and the condition that it takes
+    "SDXL": (pipelines.tiny_sdxl, {"encoder_hidden_states": (24, 32), "text_embeds": (8,)}),
+    "SD3 medium": (
+        other_pipelines.tiny_sd3,
+        {"encoder_hidden_states": (24, 32), "pooled_projections": (16,)},
+    ),
+    "Flux dev": (
+        other_pipelines.tiny_flux,
+        {"encoder_hidden_states": (24, 32), "pooled_projections": (16,)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_call_that_is_measured_runs(script, name):
+    build, condition = TINY[name]
+    size = script["SIZES"][name]
+    network = getattr(build(), size.family.denoiser)
+    tiny = replace(
+        size,
+        denoiser=lambda: type(network).from_config(network.config),
+        latent=(4, 8, 8),
+        condition=condition,
+    )
+    denoiser, output = script["call_once"](tiny, "cpu", 3)
+    assert {p.dtype for p in denoiser.parameters()} == {output.dtype} == {torch.bfloat16}
+    assert output.shape == (3, 4, 8, 8)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_measuring_needs_a_gpu(script, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        script["main"](["--measure"])
+    assert "--measure needs a CUDA GPU" in capsys.readouterr().err
 
 
 def test_text_encoders_are_of_their_published_sizes(script):
