@@ -13,9 +13,9 @@ multiple of its residual, and log p(x | c) is bounded from below by minus the su
     L_0 = -log p(x | z_0, c), with x rounded to 8 bits in [-1, 1]
 
 up to a constant in c. The *error* of a draw is ``T L_t``, in nats and summed over dimensions: its
-mean over uniform t is the bound. DiT (arXiv 2212.09748) is trained on it, latents rounded or not.
-Li et al. (arXiv 2303.16203) score DiT by the mean of ``L_t``, in bits per dimension, over a grid
-without t = 0: the same order of classes.
+mean over uniform t is the bound. DiT (arXiv 2212.09748) is trained on it, rounding included, though
+its latents are not of 8 bits. Li et al. (arXiv 2303.16203) score DiT by the mean of ``L_t`` in bits
+per dimension, over a grid without t = 0: our error by ``T D log 2``, which orders classes alike.
 """
 
 from __future__ import annotations

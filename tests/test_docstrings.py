@@ -17,6 +17,7 @@ MODULES = (
     "diffusion_classifier.pruners",
     "diffusion_classifier.samplers",
     "diffusion_classifier.schedule",
+    "diffusion_classifier.variational",
     "diffusion_classifier.weighting",
 )
 # Where every class and function has an example.

@@ -193,7 +193,9 @@ class FunctionBackend(Backend):
             If the output is not a tensor in the shape of ``z`` (of twice its channels, with a
             learned variance).
         """
-        return self._call(z, t, condition)[:, : z.shape[1]]
+        if self.learned_variance:
+            return self.forward_with_variance(z, t, condition)[0]
+        return self._call(z, t, condition)
 
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
