@@ -38,6 +38,7 @@ from .samplers import Sampler, StratifiedSampler
 from .strategies import resolve_backend, resolve_strategy
 from .tape import DrawTape
 from .validation import all_or_nothing, check_option, check_positive_integer
+from .variational import check_variance
 
 
 class DiffusionClassifier(
@@ -66,8 +67,9 @@ class DiffusionClassifier(
     weighting : str or Weighting, default="uniform"
         How much each timestep counts: "uniform", "likelihood", "exponential", "native" or
         "fitted" (learned).
-    loss : {"l2", "l1", "huber"}, default="l2"
-        Loss of the noise residual, summed over dimensions.
+    loss : {"l2", "l1", "huber", "vlb"}, default="l2"
+        Loss of the noise residual, summed over dimensions. "vlb" is the variational bound, in
+        nats, for networks that predict a variance too (:mod:`diffusion_classifier.variational`).
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
         A class's loss from those of its prompts.
     priors : array-like of shape (n_classes,), optional
@@ -217,6 +219,7 @@ class DiffusionClassifier(
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies(*(resolve_strategy(k, getattr(self, k), backend) for k in kinds))
         check_loss(strategies.weighting, self.loss_)
+        check_variance(backend, self.loss_)
         X, y = self._check_X_y(X, y, backend)
         classes = find_classes(y)
         prompts = make_prompts(classes, self.prompts, backend.default_template)

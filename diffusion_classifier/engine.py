@@ -12,15 +12,17 @@ index. The host waits for the device once per step, to read the errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .backends.base import Backend, Conditioning
-from .prediction import PREDICTION_TYPES, expand, noise_errors
+from .prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
 from .race import Request
 from .runtime import BatchSize, is_out_of_memory
 from .samplers import Draws
+from .variational import VariationalBound
 
 _NOISE_CACHE_BYTES = 256 * 2**20
 IMAGES_PER_ENCODING = 8
@@ -37,7 +39,7 @@ class Engine:
     encode : callable
         ``encode(indices) -> latents [n, ...]`` of the images with these indices.
     n_images : int
-    loss : {"l2", "l1", "huber"}
+    loss : {"l2", "l1", "huber", "vlb"}
     batch_size : "auto" or int
     on_evaluations : callable, optional
         Called with the number of evaluations after every step.
@@ -59,6 +61,7 @@ class Engine:
         self.n_prompts = len(condition)
         self.n_images = n_images
         self.loss = loss
+        self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
         self._encode = encode
         self._on_evaluations = on_evaluations
         self._latents: dict[int, Tensor] = {}
@@ -102,7 +105,7 @@ class Engine:
         """
         rows = _Rows(requests, self.backend.device)
         noised = self._noise_images(requests)
-        errors = torch.cat(list(self._batches(rows, *noised))).cpu()
+        errors = torch.cat(list(self._batches(rows, noised))).cpu()
         self._check_finite(errors, rows, requests)
         self._on_evaluations(len(errors))
         parts = errors.split([request.n_rows for request in requests])
@@ -111,11 +114,11 @@ class Engine:
             for part, request in zip(parts, requests, strict=True)
         ]
 
-    def _noise_images(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For every (image, draw) of the step: noised latent, timestep, target and scale."""
+    def _noise_images(self, requests: Sequence[Request]) -> _Noised:
+        """Every (image, draw) of the step."""
         device = self.backend.device
         kind = PREDICTION_TYPES[self.backend.prediction_type]
-        z, target, scales, times = [], [], [], []
+        z, target, scales, times, clean = [], [], [], [], []
         for request in requests:
             x = self.latent(request.image)
             for draws in request.rounds:
@@ -126,11 +129,14 @@ class Engine:
                 alpha, sigma = expand(alpha, noise), expand(sigma, noise)
                 z.append(alpha * x + sigma * noise)
                 target.append(kind.target(x.expand_as(noise), noise, alpha, sigma))
-        return (
+                if self._bound is not None:
+                    clean.append(x.expand_as(noise))
+        return _Noised(
             torch.cat(z),
             torch.cat(times).to(device, non_blocking=True),
             torch.cat(target),
             torch.cat(scales).float().to(device, non_blocking=True),
+            torch.cat(clean) if clean else None,
         )
 
     def _noise_of(self, draws: Draws, shape: torch.Size) -> Tensor:
@@ -143,19 +149,14 @@ class Engine:
             self._noise[draws] = noise
         return self._noise[draws]
 
-    def _batches(self, rows: _Rows, z: Tensor, t: Tensor, target: Tensor, scale: Tensor):
+    def _batches(self, rows: _Rows, noised: _Noised):
         """Errors of all rows, batch by batch, with smaller batches once memory runs out."""
         start = 0
         while start < len(rows):
             stop = min(start + self._batch.rows, len(rows))
             batch = rows.slice(start, stop, self._batch.padded(stop - start))
             try:
-                output = self.backend.forward(
-                    z[batch.pair].to(self.backend.dtype),
-                    t[batch.pair],
-                    self.condition[batch.prompt],
-                )
-                errors = noise_errors(output, target[batch.pair], scale[batch.pair], self.loss)
+                errors = self._errors_of(batch, noised)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -163,6 +164,18 @@ class Engine:
                 continue
             yield errors[: stop - start]
             start = stop
+
+    def _errors_of(self, batch: _Batch, noised: _Noised) -> Tensor:
+        """Errors of a batch of rows, by one call of the network."""
+        pair = batch.pair
+        z, t = noised.z[pair].to(self.backend.dtype), noised.t[pair]
+        condition = self.condition[batch.prompt]
+        target, scale = noised.target[pair], noised.scale[pair]
+        if self._bound is None or noised.clean is None:
+            return noise_errors(self.backend.forward(z, t, condition), target, scale, self.loss)
+        output, variance = self.backend.forward_with_variance(z, t, condition)
+        residual = noise_residual(output, target, scale)
+        return self._bound.errors(residual, variance, noised.clean[pair], t)
 
     def _check_finite(self, errors: Tensor, rows: _Rows, requests: Sequence[Request]) -> None:
         bad = (~errors.isfinite()).nonzero()[:, 0]
@@ -196,6 +209,16 @@ def encode_from(
             if not is_out_of_memory(error):
                 raise
             batch.halve(error)
+
+
+class _Noised(NamedTuple):
+    """Images noised by draws, one row per (image, draw)."""
+
+    z: Tensor
+    t: Tensor
+    target: Tensor
+    scale: Tensor
+    clean: Tensor | None  # the latents without noise, if the loss reads them
 
 
 class _Batch:

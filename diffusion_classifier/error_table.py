@@ -44,7 +44,8 @@ class ErrorTable:
     Attributes
     ----------
     errors : ndarray of shape (N, P, J), dtype float32
-        Loss of the noise residual summed over dimensions; NaN where not evaluated.
+        Loss of the noise residual (or bound in nats) summed over dimensions; NaN where not
+        evaluated.
     active : ndarray of shape (N, P), dtype bool
         Prompts still in the race at its end.
     timesteps : ndarray of shape (J,), dtype int
@@ -58,7 +59,7 @@ class ErrorTable:
         Weights, priors and classes of prompts that the race went by.
     schedule : NoiseSchedule
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
-    loss : {"l2", "l1", "huber"}
+    loss : {"l2", "l1", "huber", "vlb"}
     classes : ndarray of shape (K,)
     prompts : tuple of str of length P
     seed : int

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .weighting import LikelihoodWeighting, Weighting
+from .prediction import LOSSES
+from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
 
+LOSS_NAMES = (*LOSSES, "vlb")  # of the noise residual, or of residual and learned variance
 PROMPT_REDUCTIONS = ("best", "mean", "mixture")
 _MARGIN = 1e-9  # relative distance that the dropped are kept behind the best survivor
 
@@ -156,6 +158,11 @@ def check_loss(weighting: Weighting, loss: str) -> None:
     """A ValueError if errors of this loss cannot be weighted so."""
     if isinstance(weighting, LikelihoodWeighting) and loss != "l2":
         raise ValueError(f'weighting="likelihood" needs loss="l2", not {loss!r}.')
+    if isinstance(weighting, ExponentialWeighting | NativeWeighting) and loss == "vlb":
+        raise ValueError(
+            f"{weighting!r} restates errors of the noise, but loss='vlb' is a likelihood as it is: "
+            'use weighting="uniform" or "fitted".'
+        )
 
 
 def count_draws(errors: Tensor) -> int:

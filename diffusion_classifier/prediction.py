@@ -62,6 +62,13 @@ def expand(level: Tensor, like: Tensor) -> Tensor:
     return level.to(device=like.device, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
+def noise_residual(output: Tensor, target: Tensor, scale: Tensor) -> Tensor:
+    """``eps_hat - eps`` in the shape of ``output``, float32 (float64 for float64 outputs)."""
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    residual = output.to(dtype) - target.to(dtype)
+    return residual * expand(scale, residual)
+
+
 def noise_errors(output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
     """Loss of the noise residual, summed over dimensions.
 
@@ -77,7 +84,5 @@ def noise_errors(output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Te
     -------
     Tensor of shape (R,), dtype float32 (float64 for float64 outputs)
     """
-    dtype = torch.promote_types(output.dtype, torch.float32)
-    residual = output.to(dtype) - target.to(dtype)
-    residual = residual * expand(scale, residual)
+    residual = noise_residual(output, target, scale)
     return LOSSES[loss](residual).flatten(1).sum(1)

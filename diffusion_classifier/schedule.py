@@ -72,6 +72,32 @@ class NoiseSchedule:
         sigma = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps
         return cls(1 - sigma, sigma)
 
+    @classmethod
+    def from_sigmas(cls, sigmas: Any, sigma_data: float = 1.0) -> NoiseSchedule:
+        """The variance-preserving schedule of ``x / sigma_data`` that noise levels of x amount to.
+
+        Noised latents have variance 1 if ``sigma_data`` is the deviation of x: the log-SNR is that
+        of ``sigma_data / sigma``, and the noise is the same (Karras et al., arXiv 2206.00364).
+
+        Parameters
+        ----------
+        sigmas : array-like of shape (T,)
+            From the least noise on.
+        sigma_data : float, default=1.0
+
+        Returns
+        -------
+        NoiseSchedule
+
+        Examples
+        --------
+        >>> NoiseSchedule.from_sigmas([0.375, 0.5], sigma_data=0.5).sigma
+        tensor([0.6000, 0.7071], dtype=torch.float64)
+        """
+        sigma = torch.as_tensor(sigmas, dtype=torch.float64)
+        total = (sigma**2 + sigma_data**2).sqrt()
+        return cls(sigma_data / total, sigma / total)
+
     @property
     def n_timesteps(self) -> int:
         return len(self.alpha)
@@ -92,3 +118,29 @@ class NoiseSchedule:
             f"NoiseSchedule(n_timesteps={self.n_timesteps}, "
             f"log_snr={snr[0].item():.2f}..{snr[-1].item():.2f})"
         )
+
+
+def karras_sigmas(
+    n_timesteps: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Tensor:
+    """Noise levels of Karras et al. (arXiv 2206.00364), even in ``sigma^(1 / rho)``.
+
+    Parameters
+    ----------
+    n_timesteps : int, default=1000
+    sigma_min, sigma_max : float
+        The first and the last, by default 0.002 and 80.
+    rho : float, default=7.0
+
+    Returns
+    -------
+    Tensor of shape (n_timesteps,), dtype float64
+        Increasing.
+
+    Examples
+    --------
+    >>> karras_sigmas(3, sigma_min=1.0, sigma_max=9.0, rho=2.0).tolist()
+    [1.0, 4.0, 9.0]
+    """
+    first, last = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return torch.linspace(first, last, n_timesteps, dtype=torch.float64) ** rho

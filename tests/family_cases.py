@@ -40,6 +40,11 @@ class Case:
         would change prompts or images.
     labels : tuple of str
         Prompts, or names of classes.
+    sign : int
+        Of the pipeline's velocity, in what its denoiser returns.
+    deviation : float or None
+        Of the data of a preconditioned network, whose pipeline's latents are that much larger
+        than ours.
     spread : float
         How much labels change the error at least, relative to it.
     """
@@ -53,8 +58,9 @@ class Case:
     denoiser: str = "unet"
     text_encoders: tuple[str, ...] = ONE_ENCODER
     packed: bool = False
-    sign: int = 1  # of the pipeline's velocity, in what its denoiser returns
+    sign: int = 1
     spread: float = 0.01
+    deviation: float | None = None
     pixels: tuple[int, int] = (16, 16)  # of test images: the model's own may take too long
 
     def unpack(self, pipeline: Any, latents: Tensor) -> Tensor:
@@ -148,6 +154,16 @@ CASES = {
         call={"output_type": "pt", "height": 16, "width": 24},
         text_encoders=ONE_ENCODER,
         spread=1e-3,
+    ),
+    "edm": replace(
+        XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction", deviation=1.0
+    ),
+    "playground": replace(
+        XL,
+        build=tier_two_pipelines.tiny_playground,
+        prediction_type="v_prediction",
+        deviation=0.5,
+        sign=-1,
     ),
     "class_unet": Case(
         other_pipelines.tiny_ddpm,

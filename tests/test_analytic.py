@@ -9,10 +9,12 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from diffusion_classifier.backends import mixture
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import FunctionBackend, mixture
 from diffusion_classifier.backends.analytic import GaussianBackend, GaussianMixtureBackend
 from diffusion_classifier.backends.base import Conditioning
 from diffusion_classifier.prediction import PREDICTION_TYPES
+from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.schedule import NoiseSchedule
 
 from .gaussians import (
@@ -131,6 +133,51 @@ def test_all_prediction_types_give_the_same_errors(model, schedule):
         errors[name] = (residual**2).sum(1)
     for name in ("v_prediction", "sample", "flow"):
         torch.testing.assert_close(errors[name], errors["epsilon"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_mixture_said_in_four_ways_has_one_posterior():
+    """One schedule, neither variance-preserving nor a flow, and an independent formula."""
+    schedule = NoiseSchedule(torch.linspace(0.99, 0.05, 100), torch.linspace(0.02, 0.9, 100))
+    truth = gaussian_mixture(schedule=schedule)
+    X = truth.sample(20, random_state=1)[0]
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.kind = kind
+            self.levels = torch.nn.Parameter(torch.stack([schedule.alpha, schedule.sigma]))
+
+        def forward(self, z, t, class_index):
+            eps = truth.forward(z, t, Conditioning(class_index=class_index))
+            alpha, sigma = (level[:, None] for level in self.levels[:, t])
+            x = (z - sigma * eps) / alpha
+            return {
+                "epsilon": eps,
+                "v_prediction": alpha * eps - sigma * x,
+                "sample": x,
+                "flow": eps - x,
+            }[self.kind]
+
+    posteriors = {}
+    for kind in PREDICTION_TYPES:
+        backend = FunctionBackend(
+            Wrapped(kind),
+            schedule=schedule,
+            prediction_type=kind,
+            input_kind="array",
+            encode=truth.encode_images,
+        )
+        clf = DiffusionClassifier(
+            backend, pruner=NoPruning(40), weighting="likelihood", random_state=0
+        )
+        posteriors[kind] = clf.fit(None, [0, 1, 2]).predict_proba(X)
+    assert posteriors["epsilon"].std() > 0.1
+    for kind in ("v_prediction", "sample", "flow"):
+        np.testing.assert_allclose(posteriors[kind], posteriors["epsilon"], rtol=0, atol=1e-6)
+    own = DiffusionClassifier(
+        truth, pruner=NoPruning(40), weighting="likelihood", random_state=0
+    ).fit(None, [0, 1, 2])
+    np.testing.assert_allclose(own.predict_proba(X), posteriors["epsilon"], rtol=0, atol=1e-6)
 
 
 def test_without_signal_every_prediction_type_stays_finite():

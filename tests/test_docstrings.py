@@ -20,10 +20,12 @@ MODULES = (
     "diffusion_classifier.images",
     "diffusion_classifier.importance",
     "diffusion_classifier.latents",
+    "diffusion_classifier.matching",
     "diffusion_classifier.pruners",
     "diffusion_classifier.racing",
     "diffusion_classifier.samplers",
     "diffusion_classifier.schedule",
+    "diffusion_classifier.variational",
     "diffusion_classifier.weighting",
 )
 # Where every class and function has an example.
@@ -40,6 +42,7 @@ FACE = (
     "diffusion_classifier.images.",
     "diffusion_classifier.importance.",
     "diffusion_classifier.latents.",
+    "diffusion_classifier.matching.",
     "diffusion_classifier.pruners.",
     "diffusion_classifier.racing.RacingPruner",
     "diffusion_classifier.samplers.EvenSampler",

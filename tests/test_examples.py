@@ -103,6 +103,35 @@ def test_predictions_from_the_errors_are_those_from_the_images():
     np.testing.assert_array_equal(from_table, clf.predict_proba(scenes.images))
 
 
+# ----------------------------------------------------------------------- matching
+
+
+def test_matching_finds_swapped_captions_and_says_how_surely(capsys):
+    example("examples/matching.py")["main"](["--n-pairs", "6", "--draws", "8"])
+    out = capsys.readouterr().out
+    first, second = re.search(r"6 pairs, the first: (.*) / (.*)", out).groups()
+    words = re.fullmatch(r"a (\w+) (\w+) on a (\w+) background", first).groups()
+    assert second == "a {2} {1} on a {0} background".format(*words)
+    figures = r"(\w+) +([\d.]+)%  \(95 % interval ([\d.]+)% to ([\d.]+)%, n = 6, chance ([\d.]+)%\)"
+    rows = re.findall(figures, out)
+    assert [row[0] for row in rows] == ["text", "image", "group"] * 2
+    assert [row[4] for row in rows[:3]] == ["25.0", "25.0", "16.7"]
+    for _, share, low, high, _ in rows:
+        assert float(low) < float(share) <= float(high)
+        assert float(share) >= 60  # 25 % by chance
+    for part in (rows[:3], rows[3:]):
+        assert float(part[2][1]) <= min(float(part[0][1]), float(part[1][1]))
+
+
+def test_winoground_scores_count_pairs_as_defined():
+    winoground = example("examples/matching.py")["winoground"]
+    both, text, image, tie = [[2, 1], [1, 2]], [[2, 1], [3, 4]], [[2, 3], [1, 4]], [[1, 1], [1, 1]]
+    right = winoground(np.array([both, text, image, tie]))
+    assert right["text"].tolist() == [True, True, False, False]
+    assert right["image"].tolist() == [True, False, True, False]
+    assert right["group"].tolist() == [True, False, False, False]
+
+
 # -------------------------------------------------------------- verify_checkpoint
 
 

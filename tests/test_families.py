@@ -50,6 +50,8 @@ def images(case):
 def own_scheduler(case, pipeline):
     """The scheduler of training, on which one step denoises entirely."""
     config = pipeline.scheduler.config
+    if case.deviation is not None:
+        return diffusers.EDMEulerScheduler.from_config(config)
     if case.prediction_type == "flow":
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(
             config, shift=1.0, use_dynamic_shifting=False
@@ -74,6 +76,8 @@ def recorded(case, backend, timesteps):
     options: dict[str, Any] = {"num_inference_steps": len(timesteps)}
     if case.prediction_type == "flow":
         options["sigmas"] = [(t + 0.5) / 1000 for t in timesteps]
+    if case.deviation is not None:  # where on its grid, from the most noise to the least
+        options["sigmas"] = 1 - torch.tensor(timesteps) / 999
     return record(case, pipeline, **options)
 
 
@@ -125,6 +129,12 @@ def test_noising_is_the_forward_process_of_training(case, backend, images):
         scheduler.set_timesteps(sigmas=sigmas)
         times = scheduler.timesteps.flip(0)
         expected = scheduler.scale_noise(x.expand_as(eps), times, eps)
+    elif case.deviation is not None:
+        scheduler.set_timesteps(1000)
+        times = scheduler.timesteps.flip(0)[t]
+        noisy = scheduler.add_noise(case.deviation * x.expand_as(eps), eps, times)
+        sigmas = scheduler.sigmas[:-1].flip(0)[t]
+        expected = scheduler.precondition_inputs(noisy, sigmas.view(-1, 1, 1, 1))
     else:
         expected = scheduler.add_noise(x.expand_as(eps), eps, t)
     torch.testing.assert_close(z, expected, rtol=1e-5, atol=1e-5)
@@ -171,6 +181,7 @@ def test_errors_are_those_of_the_pipelines_own_image_after_one_step(case, backen
     condition = backend.encode_classes(case.labels, case.labels)
     (call,) = recorded(case, backend, [999])
     z, denoised = (case.unpack(backend.pipeline, part) for part in (latent_of(call), call.stepped))
+    denoised = denoised / (case.deviation or 1)
     alpha, sigma = (level.item() for level in backend.schedule.at(torch.tensor(999)))
     eps = torch.randn(z.shape)
     x = (z - sigma * eps) / alpha  # the image whose noised latent the pipeline began with
@@ -189,7 +200,7 @@ def test_latents_are_what_the_pipelines_own_decoder_undoes(case, backend, images
         return
     # from latents to what its decoder reads, the pipeline's own call multiplies and shifts
     call = recorded(case, backend, [999])[0]
-    ours = case.unpack(backend.pipeline, call.stepped)
+    ours = case.unpack(backend.pipeline, call.stepped) / (case.deviation or 1)
     ours, decoded = (part.transpose(0, 1).flatten(1) for part in (ours, call.decoded))
     first, last = ours[:, 0], ours[:, -1]
     slope = (last - first) / (decoded[:, -1] - decoded[:, 0])
@@ -253,7 +264,7 @@ def test_a_pipeline_in_memory_without_its_scheduler_is_refused(case):
         DiffusersBackend(pipeline)
 
 
-def test_a_path_is_all_that_the_classifier_needs(case, folder, images):
+def test_a_path_is_all_that_the_classifier_needs(case, folder, images, tmp_path):
     clf = DiffusionClassifier(
         folder,
         pruner=NoPruning(max_draws=2),
@@ -263,7 +274,23 @@ def test_a_path_is_all_that_the_classifier_needs(case, folder, images):
         random_state=0,
     )
     clf.fit(None, list(case.labels))
-    probabilities = clf.predict_proba((images + 1) / 2)
+    images = (images + 1) / 2
+    probabilities = clf.predict_proba(images)
+    assert (clf.predict(images) == clf.classes_[probabilities.argmax(1)]).all()
     assert probabilities.shape == (2, 4) and np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
     assert (probabilities.std(1) > 1e-6).all()
+    clf.save(tmp_path)
+    twins = [DiffusionClassifier.load(tmp_path), pickle.loads(pickle.dumps(clf))]
+    for twin in (*twins, clone(clf).fit(None, list(case.labels))):
+        np.testing.assert_array_equal(twin.predict_proba(images), probabilities)
+
+
+def test_wrong_labels_are_named_where_labels_are_classes(case, backend):
+    clf = DiffusionClassifier(backend)
+    if case.text_encoders:  # any text will do, but not twice
+        with pytest.raises(ValueError, match=r"'a cat'\] are given more than once"):
+            clf.fit(None, ["a cat", "a dog", "a cat"])
+        return
+    with pytest.raises(ValueError, match="'no such class' is no class of this model"):
+        clf.fit(None, [case.labels[0], "no such class"])

@@ -244,13 +244,33 @@ def test_a_mask_that_hides_nothing_equals_no_mask():
     torch.testing.assert_close(backend.forward(z, t, condition), output, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
-def test_schedulers_of_networks_trained_otherwise_are_refused_without_bad_advice(name):
+def test_schedulers_of_networks_trained_otherwise_are_refused_without_bad_advice():
     pipeline = pipelines.tiny_sdxl()
-    pipeline.scheduler = getattr(diffusers, name)()
-    with pytest.raises(ValueError, match=f"{name}.*FunctionBackend") as error:
+    pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match=r"FlowMatchEuler.*FunctionBackend") as error:
         DiffusersBackend(pipeline)
     assert "DDIM" not in str(error.value)
+
+
+TURBO = {  # as their checkpoints have it
+    "sd_turbo": (pipelines.tiny_sd, diffusers.EulerDiscreteScheduler),
+    "sdxl_turbo": (pipelines.tiny_sdxl, diffusers.EulerAncestralDiscreteScheduler),
+    "sdxl_lcm": (pipelines.tiny_sdxl, diffusers.LCMScheduler),
+}
+
+
+@pytest.mark.parametrize("name", TURBO)
+def test_checkpoints_distilled_for_few_steps_are_read_as_their_family(name, tmp_path):
+    build, scheduler = TURBO[name]
+    plain = DiffusersBackend(build())
+    pipeline = build()
+    options = {} if name == "sdxl_lcm" else {"timestep_spacing": "trailing"}
+    pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config, **options)
+    distilled = load_backend(saved(pipeline, tmp_path))
+    torch.testing.assert_close(distilled.schedule.alpha, plain.schedule.alpha, rtol=1e-6, atol=0)
+    assert distilled.prediction_type == plain.prediction_type == "epsilon"
+    outputs = map(pipelines.sample_output, (distilled, plain))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_folder_of_an_unknown_family_lists_those_known(tmp_path):

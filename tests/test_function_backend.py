@@ -1,12 +1,19 @@
 """Any callable as a backend: what it is given, what it may return, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.function import FunctionBackend
+from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.schedule import NoiseSchedule
+
+from . import other_pipelines
 
 SCHEDULE = NoiseSchedule.flow(10)
 
@@ -151,3 +158,41 @@ def test_a_function_that_knows_the_classes_tells_them_apart():
     errors = (backend.forward(z, torch.tensor([4, 4]), condition) - eps) ** 2
     expected = (0.55 / 0.45 * (x - points).numpy()) ** 2
     np.testing.assert_allclose(errors.numpy(), expected, rtol=1e-5)
+
+
+def test_a_network_of_ones_own_passes_for_the_pipeline_that_it_is_part_of(tmp_path):
+    """What the families' suite says of class-conditional UNets then holds here."""
+    pipeline = other_pipelines.tiny_ddpm()
+    unet = pipeline.unet
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unet = unet
+
+        def forward(self, z, t, class_index):
+            return self.unet(z, t, class_labels=class_index).sample
+
+    images = np.random.default_rng(0).random((2, 16, 16, 3))
+    options = {"pruner": NoPruning(4), "random_state": 0, "batch_size": 8}
+    theirs = DiffusionClassifier(DiffusersBackend(pipeline), **options).fit(None, [0, 1, 2, 3])
+    expected = theirs.errors(images).errors
+    backend = FunctionBackend(
+        Network().eval(), schedule=pipeline.scheduler.alphas_cumprod, image_size=(16, 16)
+    )
+    clf = DiffusionClassifier(backend, **options).fit(None, [0, 1, 2, 3])
+    np.testing.assert_allclose(clf.errors(images).errors, expected, rtol=1e-6)
+    probabilities = clf.predict_proba(images)
+    clf.save(tmp_path)
+    again = DiffusionClassifier.load(tmp_path, backend=backend)
+    for twin in (again, clone(clf).fit(None, [0, 1, 2, 3])):
+        assert (twin.predict_proba(images) == probabilities).all()
+    for dtype, bound in ((torch.float16, 5e-3), (torch.bfloat16, 5e-2)):
+        half = FunctionBackend(
+            copy.deepcopy(backend.function).to(dtype),
+            schedule=pipeline.scheduler.alphas_cumprod,
+            image_size=(16, 16),
+        )
+        errors = DiffusionClassifier(half, **options).fit(None, [0, 1, 2, 3]).errors(images).errors
+        assert half.dtype == dtype and errors.dtype == np.float32
+        np.testing.assert_allclose(errors, expected, rtol=bound)

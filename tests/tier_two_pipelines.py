@@ -9,7 +9,15 @@ import diffusers
 import transformers
 
 from .other_pipelines import gemma_text_encoder, gemma_tokenizer, t5_text_encoder, t5_tokenizer
-from .pipelines import LETTERS, UNSAFE, autoencoder, built_once, heed_prompts
+from .pipelines import (
+    LETTERS,
+    UNSAFE,
+    autoencoder,
+    built_once,
+    heed_prompts,
+    latent_consistency_xl,
+    stable_diffusion_xl,
+)
 
 
 @built_once
@@ -169,3 +177,21 @@ def qwen_image() -> dict[str, Any]:
 def tiny_qwen_image() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     return diffusers.QwenImagePipeline(**qwen_image(), scheduler=scheduler)
+
+
+def tiny_edm() -> Any:
+    """SDXL trained with the preconditioning of EDM, as CosXL."""
+    scheduler = diffusers.EDMEulerScheduler(sigma_data=1.0, prediction_type="v_prediction")
+    return diffusers.StableDiffusionXLPipeline(**stable_diffusion_xl(), scheduler=scheduler)
+
+
+@built_once
+def playground() -> dict[str, Any]:
+    parts = stable_diffusion_xl()
+    return {**parts, "vae": latent_consistency_xl()["vae"]}  # normalised by channel
+
+
+def tiny_playground() -> Any:
+    """As Playground 2.5: latents normalised by channel, deviation 0.5."""
+    scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_data=0.5)
+    return diffusers.StableDiffusionXLPipeline(**playground(), scheduler=scheduler)

@@ -4,6 +4,7 @@ from .analytic import GaussianBackend, GaussianMixtureBackend
 from .base import Backend, Conditioning
 from .cache import clear_model_cache
 from .embedded import load_embedded
+from .families import register_family
 from .function import FunctionBackend
 from .pipeline import DiffusersBackend
 
@@ -16,4 +17,5 @@ __all__ = [
     "GaussianMixtureBackend",
     "clear_model_cache",
     "load_embedded",
+    "register_family",
 ]

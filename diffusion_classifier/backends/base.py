@@ -84,6 +84,11 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         How X is read: as pictures, or as a numeric array whose rows are the latents' source.
     text_conditional : bool
         Whether prompts mean something to the network (they are text, not class indices).
+    learned_variance : bool
+        Whether the network also predicts the variance of a reverse step, which
+        ``forward_with_variance`` then returns.
+    unconditional_prompt : str or None
+        The prompt that stands for no condition at all; None if there is none.
     default_template : str
         Prompt of a label when the user gives none.
     default_proposal : Tensor of shape (T,) or None
@@ -104,7 +109,9 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     schedule: NoiseSchedule
     prediction_type: str
     input_kind: str = "image"
+    learned_variance: bool = False
     text_conditional: bool = True
+    unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
     default_proposal: Tensor | None = None
     image_size: tuple[int, int] | None = None
@@ -147,3 +154,13 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """The network's own output for noised latents [R, ...], timesteps [R], R conditions."""
+
+    def forward_with_variance(
+        self, z: Tensor, t: Tensor, condition: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """``forward`` and, in the same shape, v in [-1, 1] of the variance that is learned.
+
+        -1 is the variance of the true posterior, 1 is beta_t; between them, logarithms are
+        interpolated.
+        """
+        raise NotImplementedError(f"{type(self).__name__} predicts no variance.")

@@ -36,6 +36,7 @@ class DiT(ClassConditionalFamily):
 
     pipelines = ("DiTPipeline",)
     components = ("vae", "transformer", "scheduler")
+    unconditional_prompt: str | None = ""
 
     def downsampling(self, pipeline: Any) -> int:
         return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
@@ -62,15 +63,14 @@ class DiT(ClassConditionalFamily):
         return names
 
     def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
-        if not prompt:
+        if prompt == self.unconditional_prompt:
             return self.n_classes(pipeline)
         return super().class_index(pipeline, prompt, names)
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
         z = z.to(transformer.dtype)
-        output = transformer(z, timestep=t, **condition.tensors, return_dict=False)[0]
-        return output[:, : z.shape[1]]
+        return transformer(z, timestep=t, **condition.tensors, return_dict=False)[0]
 
 
 class PixArt(Family):
@@ -88,14 +88,13 @@ class PixArt(Family):
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
         z = z.to(transformer.dtype)
-        output = transformer(
+        return transformer(
             z,
             timestep=t,
             added_cond_kwargs=self.sizes(pipeline, z),
             **condition.tensors,
             return_dict=False,
         )[0]
-        return output[:, : z.shape[1]]
 
     def sizes(self, pipeline: Any, z: Tensor) -> dict[str, Tensor | None]:
         """Size and shape of the images, which alpha reads at 1024 pixels."""
@@ -124,8 +123,7 @@ class Sana(FlowFamily):
         transformer = pipeline.transformer
         z = z.to(transformer.dtype)
         time = flow_time(t) * transformer.config.timestep_scale
-        output = transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
-        return output[:, : z.shape[1]]
+        return transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
 
 
 class Lumina2(FlowFamily):
@@ -178,7 +176,7 @@ class HunyuanDiT(Family):
         z = z.to(transformer.dtype)
         size = [side * pipeline.vae_scale_factor for side in z.shape[-2:]]
         sizes = z.new_tensor([*size, *size, 0, 0])  # original and target size, crop
-        output = transformer(
+        return transformer(
             z,
             t.to(z.dtype),
             **condition.tensors,
@@ -187,7 +185,9 @@ class HunyuanDiT(Family):
             image_rotary_emb=self.positions(pipeline, z),
             return_dict=False,
         )[0]
-        return output[:, : z.shape[1]]
+
+    def learned_variance(self, pipeline: Any) -> bool:
+        return bool(pipeline.transformer.config.learn_sigma)
 
     def positions(self, pipeline: Any, z: Tensor) -> Any:
         """Rotary embedding of the grid of patches, as ``__call__`` makes it."""

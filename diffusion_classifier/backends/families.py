@@ -1,4 +1,7 @@
-"""All families of diffusers pipelines: a new one is a class and a line here."""
+"""All families of diffusers pipelines: a new one is a class and a line here.
+
+Or, from outside the package, a class and a call of :func:`register_family`; see docs/adapters.md.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .unet import StableDiffusion, StableDiffusionXL
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: list[Family] = [
     StableDiffusion(),
     StableDiffusionXL(),
     StableDiffusion3(),
@@ -24,7 +27,38 @@ FAMILIES: tuple[Family, ...] = (
     QwenImage(),
     Lumina2(),
     HunyuanDiT(),
-)
+]
+
+
+def register_family(family: Family) -> None:
+    """Have pipelines of a new family loaded, or those of a known one served otherwise.
+
+    For this process. The latest registered comes first.
+
+    Parameters
+    ----------
+    family : Family
+        An instance of an adapter of your own.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.backends import register_family
+    >>> from diffusion_classifier.backends.mmdit import AuraFlow
+    >>> class ShortAuraFlow(AuraFlow):
+    ...     default_template = "{}"
+    >>> register_family(ShortAuraFlow())
+    >>> find_family(["AuraFlowPipeline"], "this").default_template
+    '{}'
+    >>> del FAMILIES[0]
+    """
+    if not isinstance(family, Family):
+        raise TypeError(f"{family!r} is no Family: give an instance of a subclass of it.")
+    FAMILIES.insert(0, family)
 
 
 def find_family(class_names: Any, subject: str) -> Family:
@@ -42,5 +76,5 @@ def find_family(class_names: Any, subject: str) -> Family:
     raise ValueError(
         f"{subject}, which is not supported; known pipelines are {known}. Wrap any other network "
         "as FunctionBackend(lambda z, t, class_index: ..., schedule=alphas_cumprod, "
-        "prediction_type='epsilon')."
+        "prediction_type='epsilon'), or add the family with register_family (docs/adapters.md)."
     )

@@ -49,6 +49,8 @@ class Family(ABC):
         The component that predicts noise.
     text_conditional : bool
         Whether prompts are text, not names of classes.
+    unconditional_prompt : str or None
+        The prompt that stands for no condition, as guidance needs one; None if there is none.
     default_template : str
         Prompt of a label when the user gives none.
     """
@@ -59,6 +61,7 @@ class Family(ABC):
     optional: tuple[str, ...] = ()
     denoiser: str = "transformer"
     text_conditional: bool = True
+    unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
 
     def check(self, pipeline: Any) -> None:
@@ -75,13 +78,21 @@ class Family(ABC):
         """Channels of the latents that the denoiser reads."""
         return getattr(pipeline, self.denoiser).config.in_channels
 
+    def learned_variance(self, pipeline: Any) -> bool:
+        """Whether the denoiser also predicts the variance of a reverse step."""
+        channels = getattr(pipeline, self.denoiser).config.get("out_channels")
+        return channels == 2 * self.latent_channels(pipeline)
+
     @abstractmethod
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         """Conditions of a few prompts, padded as the pipeline pads them."""
 
     @abstractmethod
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The denoiser's output, a target of :mod:`diffusion_classifier.prediction`."""
+        """The denoiser's output, a target of :mod:`diffusion_classifier.prediction`.
+
+        Channels beyond those of ``z`` are a learned variance.
+        """
 
     def prediction_type(self, pipeline: Any) -> str:
         """What the denoiser was trained to predict, from the scheduler's configuration."""
@@ -139,6 +150,7 @@ class ClassConditionalFamily(Family):
 
     text_encoders = ()
     text_conditional = False
+    unconditional_prompt: str | None = None
     default_template = "{}"
 
     @abstractmethod
@@ -225,6 +237,9 @@ class FlowFamily(Family):
     def prediction_type(self, pipeline: Any) -> str:
         return "flow"
 
+    def learned_variance(self, pipeline: Any) -> bool:
+        return False  # a flow has no reverse step
+
     def schedule(self, pipeline: Any) -> NoiseSchedule:
         return NoiseSchedule.flow(self.n_timesteps(pipeline))
 
@@ -249,7 +264,7 @@ def alphas_cumprod(scheduler: Any) -> Tensor:
             "exchange it: "
             "pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)."
         )
-        if name.startswith(("EDM", "FlowMatch")):  # there is more to change than the scheduler
+        if name.startswith("FlowMatch"):  # there is more to change than the scheduler
             advice = "this network was trained otherwise; wrap it with a FunctionBackend."
         raise ValueError(
             f"{name} does not say how noise was added in training (it has no alphas_cumprod); "

@@ -81,6 +81,9 @@ class FunctionBackend(Backend):
         Prompt of a label when the user gives none; the callable never sees prompts.
     encode : callable or None, default=None
         ``encode(images)`` returns the latents [B, ...] of a batch. None: the images themselves.
+    learned_variance : bool, default=False
+        Whether the callable returns twice the channels of ``z``: its prediction, then the
+        variance of a reverse step, as in DiT and guided diffusion; for ``loss="vlb"``.
 
     Raises
     ------
@@ -108,6 +111,7 @@ class FunctionBackend(Backend):
     """
 
     text_conditional = False
+    unconditional_prompt = None
 
     def __init__(
         self,
@@ -120,6 +124,7 @@ class FunctionBackend(Backend):
         image_shape: tuple[int, ...] | None = None,
         default_template: str = "{}",
         encode: Callable[[Tensor], Tensor] | None = None,
+        learned_variance: bool = False,
     ) -> None:
         if not callable(function):
             raise TypeError(f"function must be callable, not {describe(function)}.")
@@ -139,6 +144,7 @@ class FunctionBackend(Backend):
         self.image_shape = image_shape
         self.default_template = default_template
         self.encode = encode
+        self.learned_variance = learned_variance
         if isinstance(function, torch.nn.Module):
             parameter = next(function.parameters(), None)
             if parameter is not None:
@@ -179,18 +185,34 @@ class FunctionBackend(Backend):
         return Conditioning(class_index=positions.to(self.device))
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The callable's output for R rows.
+        """The callable's output for R rows, without a learned variance.
 
         Raises
         ------
         ValueError
-            If the output is not a tensor in the shape of ``z``.
+            If the output is not a tensor in the shape of ``z`` (of twice its channels, with a
+            learned variance).
         """
+        if self.learned_variance:
+            return self.forward_with_variance(z, t, condition)[0]
+        return self._call(z, t, condition)
+
+    def forward_with_variance(
+        self, z: Tensor, t: Tensor, condition: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """The two halves of the callable's output."""
+        output, variance = self._call(z, t, condition).chunk(2, 1)
+        return output, variance
+
+    def _call(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        """All that the callable returns, once its shape is known to be right."""
         output = self.function(z, t, condition["class_index"])
-        if not isinstance(output, Tensor) or output.shape != z.shape:
+        shape, that = tuple(z.shape), "that of z"
+        if self.learned_variance:
+            shape, that = (shape[0], 2 * shape[1], *shape[2:]), "z's with twice the channels"
+        if not isinstance(output, Tensor) or output.shape != shape:
             raise ValueError(
-                f"function returned {describe(output)}; expected a tensor of shape "
-                f"{tuple(z.shape)}, that of z."
+                f"function returned {describe(output)}; expected a tensor of shape {shape}, {that}."
             )
         return output
 

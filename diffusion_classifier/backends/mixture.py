@@ -84,6 +84,7 @@ class MixtureBackend(Backend):
 
     input_kind = "array"
     text_conditional = False
+    unconditional_prompt = None
     default_template = "{}"
     dtype = torch.float64
 

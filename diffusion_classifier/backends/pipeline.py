@@ -7,8 +7,6 @@ One class serves them all; what differs between Stable Diffusion, Flux, DiT, ...
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -21,13 +19,14 @@ from torch import Tensor
 
 from ..display import PlainText
 from .base import Backend, Conditioning
+from .edm import preconditioned
 from .embedded import EMBEDDED, warn_of_unknown_words
 from .families import find_family
 from .family import padded_alike
+from .identity import hash_configs
 from .loading import Origin, load_pipeline, resolve_name
 
 PROMPTS_PER_BATCH = 64  # through the text encoder at once
-NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go with saving
 
 
 class DiffusersBackend(Backend):
@@ -54,7 +53,8 @@ class DiffusersBackend(Backend):
 
     Attributes
     ----------
-    schedule, prediction_type, text_conditional, default_template, image_size, device, dtype
+    schedule, prediction_type, learned_variance, text_conditional, unconditional_prompt
+    default_template, image_size, device, dtype
         As in :class:`~diffusion_classifier.backends.Backend`.
 
     Raises
@@ -202,9 +202,12 @@ class DiffusersBackend(Backend):
             if getattr(pipeline, name, None) is None and name not in spare:
                 raise ValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
         family.check(pipeline)
+        family = preconditioned(family, pipeline)
         self.prediction_type = family.prediction_type(pipeline)
         self.schedule = family.schedule(pipeline)
         self.text_conditional = family.text_conditional
+        self.learned_variance = family.learned_variance(pipeline)
+        self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
         self._family = family
@@ -307,7 +310,14 @@ class DiffusersBackend(Backend):
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
-        return self._family.forward(self.pipeline, z, t, condition)
+        return self._family.forward(self.pipeline, z, t, condition)[:, : z.shape[1]]
+
+    def forward_with_variance(
+        self, z: Tensor, t: Tensor, condition: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """The denoiser's output and learned variance, both [R, C, h, w]."""
+        output, variance = self._family.forward(self.pipeline, z, t, condition).chunk(2, 1)
+        return output, variance
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; the pipeline is None until a backend out of a pickle has loaded it.
@@ -348,8 +358,7 @@ class DiffusersBackend(Backend):
         if self._pipeline is None:  # out of a pickle
             return self._pickled_config
         parts = [p for p in self._family.components if p not in self._family.text_encoders]
-        configs = {name: _config(getattr(self._pipeline, name)) for name in parts}
-        return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()
+        return hash_configs({name: getattr(self._pipeline, name) for name in parts})
 
     def __copy__(self) -> DiffusersBackend:
         twin = object.__new__(type(self))
@@ -378,23 +387,3 @@ class DiffusersBackend(Backend):
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         return f"DiffusersBackend({self._pipeline_class}, {self._where()})"
-
-
-def _config(component: Any) -> dict[str, Any]:
-    """What defines a component, whatever the library's version, dtype or folder.
-
-    Options that are off are left out: a newer library that knows more of them changes nothing.
-    """
-    if component is None:
-        return {}
-    config = getattr(component, "config", None)
-    if config is None:  # a tokenizer
-        return {"n_tokens": len(component), "max_length": component.model_max_length}
-    config = config.to_dict() if hasattr(config, "to_dict") else config
-    return {
-        key: value
-        for key, value in config.items()
-        if not (key.startswith("_") or key in NOT_IDENTITY)
-        and value is not None
-        and value is not False
-    }

@@ -71,8 +71,7 @@ class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         unet = pipeline.unet
-        output = unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]
-        return output[:, : z.shape[1]]
+        return unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]
 
 
 class DeepFloydIF(PixelFamily):
@@ -101,5 +100,4 @@ class DeepFloydIF(PixelFamily):
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         unet = pipeline.unet
-        output = unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]
-        return output[:, : z.shape[1]]
+        return unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]

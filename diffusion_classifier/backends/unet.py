@@ -79,6 +79,14 @@ class StableDiffusionXL(StableDiffusion):
     text_encoders = TWO_ENCODERS
     conditions = (("addition_embed_type", "text_time"),)
 
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        condition = super().encode_prompts(pipeline, prompts)
+        if pipeline.config.get("force_zeros_for_empty_prompt"):  # as training dropped the text
+            empty = [row for row, prompt in enumerate(prompts) if not prompt]
+            for name in ("encoder_hidden_states", "text_embeds"):
+                condition.tensors[name][empty] = 0
+        return condition
+
     def text_tensors(self, encoded: tuple[Any, ...]) -> dict[str, Tensor]:
         return {"encoder_hidden_states": encoded[0], "text_embeds": encoded[2]}
 

@@ -1,0 +1,137 @@
+r"""Images against texts, both ways: which caption fits an image, which image fits a caption.
+
+A diffusion model scores any pair of an image x and a text c, not only the labels of a classifier:
+
+    score(x, c) = -E_{t, eps}[ w(t) err(x, c) ]  ~  log p(x | c) + const(x)
+
+Along a row, the captions of one image, these compare as they are. Along a column they do not: some
+images are easy to denoise whatever is said of them. Subtracting what the model makes of them
+without any text (Krojer et al., "Are Diffusion Models Vision-And-Language Reasoners?",
+NeurIPS 2023, arXiv 2305.16397) leaves what the text explains, ``log p(x | c) - log p(x)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .classifier import DiffusionClassifier
+from .pruners import NoPruning
+from .strategies import resolve_backend
+from .validation import check_option
+
+NORMALIZATIONS = (None, "unconditional")
+OPTIONS = (
+    "sampler", "weighting", "loss", "image_size", "resize", "batch_size", "device", "dtype",
+    "random_state", "verbose",
+)  # fmt: skip
+
+
+def match_scores(
+    images: Any,
+    captions: Any,
+    backend: Any = None,
+    *,
+    normalize: str | None = None,
+    max_draws: int = 200,
+    **options: Any,
+) -> NDArray[np.float64]:
+    """How well each image matches each caption; higher is better.
+
+    What ``DiffusionClassifier.fit(None, captions)`` and ``errors(images, full=True)`` record, as
+    one matrix: every caption on every draw, and the same draws for all pairs. ``errors`` itself
+    records plain errors; normalising is done here, on the caller's captions.
+
+    Parameters
+    ----------
+    images : images of length n, or Latents
+        As for ``DiffusionClassifier.predict``.
+    captions : sequence of str of length m
+        Whole prompts, which no template is put around. One that comes twice is evaluated once.
+    backend : None, str, path-like or Backend, default=None
+        The noise predictor, as for ``DiffusionClassifier``; None is the embedded model.
+    normalize : {None, "unconditional"}, default=None
+        "unconditional" subtracts each image's error without any text, on the same draws: needed
+        to compare images for one caption, at the price of one more prompt.
+    max_draws : int, default=200
+        Draws (t, noise) of each pair; the cost is n * m * max_draws evaluations.
+    **options
+        ``sampler``, ``weighting``, ``loss``, ``image_size``, ``resize``, ``batch_size``,
+        ``device``, ``dtype``, ``random_state`` and ``verbose`` of ``DiffusionClassifier``.
+
+    Returns
+    -------
+    ndarray of shape (n, m), dtype float64
+        ``-mean_j w(t_j) / q_j err_j`` over draws j with proposal density q: minus the weighted
+        error, summed over the latent's dimensions; with ``normalize``, the error without text
+        less that with it. With ``weighting="likelihood"`` the unit is the nat, and the normalised
+        score estimates ``log p(x | c) - log p(x)``. In the order of images and captions.
+
+    Raises
+    ------
+    ValueError
+        If there are no captions, ``normalize`` is not known, the model has no unconditional
+        input, or a strategy would have to learn from labels.
+    TypeError
+        If a caption is not a string or an option is not one of those above.
+
+    References
+    ----------
+    B. Krojer, E. Poole-Dayan, V. Voleti, C. Pal and S. Reddy, "Are Diffusion Models
+    Vision-And-Language Reasoners?", NeurIPS 2023, arXiv 2305.16397.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.datasets import load_scenes
+    >>> from diffusion_classifier.matching import match_scores
+    >>> scenes = load_scenes("test", n_samples=3)
+    >>> captions = [f"a {color} {digit}" for color, digit in zip(scenes.color, scenes.digit)]
+    >>> scores = match_scores(
+    ...     scenes.images, captions, normalize="unconditional", max_draws=20, random_state=0
+    ... )
+    >>> scores.argmax(0), scores.argmax(1)
+    (array([0, 1, 2]), array([0, 1, 2]))
+    """
+    check_option("normalize", normalize, NORMALIZATIONS)
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"match_scores takes no {name!r}, only {', '.join(OPTIONS)}.")
+    captions = _check_captions(captions)
+    prompts = list(dict.fromkeys(captions))
+    place = (options.pop(name, "auto") for name in ("device", "dtype"))
+    backend = resolve_backend(backend, *place)
+    # a classifier has two classes at least
+    if (normalize or len(prompts) == 1) and "" not in prompts:
+        if backend.unconditional_prompt is None:
+            raise ValueError(
+                f"{backend!r} has no unconditional input: leave out normalize, and give two "
+                "different captions at least."
+            )
+        prompts.append("")
+    clf = DiffusionClassifier(
+        backend,
+        prompts={prompt: prompt for prompt in prompts},  # taken literally
+        pruner=NoPruning(max_draws),
+        **options,
+    ).fit(None, prompts)
+    table = clf.errors(images, full=True)
+    weights = table.scoring.weights.numpy()[table.timesteps] / table.density
+    scores = -(table.errors * weights).mean(2)  # prompts in sorted order
+    column = {prompt: number for number, prompt in enumerate(table.prompts)}
+    chosen = scores[:, [column[caption] for caption in captions]]
+    return chosen - scores[:, [column[""]]] if normalize else chosen
+
+
+def _check_captions(captions: Any) -> list[str]:
+    """Captions as a list of plain strings."""
+    if isinstance(captions, str | bytes):
+        raise TypeError(f"captions={captions!r} is one string; give a list of them.")
+    found = np.asarray(captions, dtype=object).tolist()
+    if not isinstance(found, list) or not found:
+        raise ValueError("captions is empty; give at least one string.")
+    for i, caption in enumerate(found):
+        if not isinstance(caption, str):
+            raise TypeError(f"captions[{i}] is of type {type(caption).__name__}; give a string.")
+    return [str(caption) for caption in found]
