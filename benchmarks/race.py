@@ -1,8 +1,9 @@
-"""Every pruner with every weighting, on the same recorded errors of the embedded model.
+"""Every pruner with every weighting and two samplers, on recorded errors of the embedded model.
 
-Records all errors of held-out scenes once (10 digits x 200 draws, about 35 minutes on 2 CPU
-cores for 1,000 scenes; in chunks, so that a stopped recording goes on where it was), learns
-weights, profile and temperature from 100 further scenes, and replays the race:
+Records all errors of held-out scenes once per sampler (10 digits x 200 draws; about 25 minutes on 2
+CPU cores for 1,100 scenes; in chunks, so that a stopped recording goes on where it was), learns
+weights, sampler, profile and temperature from the first 100 scenes, and replays the race on the
+others:
 
     python benchmarks/race.py
 """
@@ -18,45 +19,85 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from joblib import Parallel, delayed
+from report import BINS, BOOTSTRAP, as_table, calibration_error, interval
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
 from diffusion_classifier.error_table import ErrorTable
-from diffusion_classifier.pruners import NoPruning
-from diffusion_classifier.strategies import PRUNERS, WEIGHTINGS
+from diffusion_classifier.importance import ImportanceSampler
+from diffusion_classifier.learning import fit_record
+from diffusion_classifier.pruners import NoPruning, PairedTestPruner, StagedPruner, ThresholdPruner
+from diffusion_classifier.racing import RacingPruner
+from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.weighting import WEIGHTINGS
 
 SEED = 0  # of the scenes, of the draws and of the bootstrap
 N_FIT = 100  # scenes that strategies learn from; the others are raced
 N_DRAWS = 200
-CHUNK = 25  # scenes per file
-BOOTSTRAP = 1000
-BINS = 15
+PILOT = 50  # draws that the importance sampler is learned from, as in fit(X, y)
+CHUNK = 10  # scenes per file
+N_JOBS = 2
+
+PRUNERS = {
+    "none": NoPruning(),
+    "staged": StagedPruner(),
+    "paired": PairedTestPruner(),
+    "paired, from 4": PairedTestPruner(4, p_value=0.05),
+    "threshold": ThresholdPruner(),
+    "racing": RacingPruner(),
+    "racing, unlearned": RacingPruner(),  # its variance is the image's own
+}
 
 
-def record(n_scenes, cache):
-    """Full errors of the first scenes of the test set, and their digits.
-
-    Scenes 0 ... N_FIT - 1 are for fitting.
-    """
-    scenes = load_scenes("test", n_samples=n_scenes, random_state=SEED)
-    clf = DiffusionClassifier(pruner=NoPruning(N_DRAWS), random_state=SEED)
-    clf.fit(None, list(DIGIT_NAMES))
+def record(sampler, name, n_scenes, cache):
+    """Errors of the first scenes of the test set, all or (without a sampler) as predicted."""
     cache.mkdir(parents=True, exist_ok=True)
-    tables = []
-    for start in range(0, n_scenes, CHUNK):
-        path = cache / f"scenes-{n_scenes}-{start:05}.parquet"  # scenes depend on their number
-        if not path.exists():
-            began = time.perf_counter()
-            partial = path.with_suffix(".part")
-            clf.errors(scenes.images[start : start + CHUNK]).to_parquet(partial)
-            partial.rename(path)
-            rate = time.perf_counter() - began
-            print(f"recorded {start + CHUNK} of {n_scenes} scenes, {rate:.0f} s", flush=True)
-        tables.append(ErrorTable.from_parquet(path))
-    errors = np.concatenate([table.errors for table in tables])
+    starts = range(0, n_scenes, CHUNK)
+    paths = [cache / f"{name}-{n_scenes}-{start:05}.parquet" for start in starts]
+    Parallel(N_JOBS)(
+        delayed(record_chunk)(sampler, n_scenes, start, path)
+        for start, path in zip(starts, paths, strict=True)
+        if not path.exists()
+    )
+    tables = [ErrorTable.from_parquet(path) for path in paths]
+    width = max(table.errors.shape[2] for table in tables)
+    longest = next(table for table in tables if table.errors.shape[2] == width)
+    padded = [
+        np.pad(
+            table.errors,
+            ((0, 0), (0, 0), (0, width - table.errors.shape[2])),
+            constant_values=np.nan,
+        )
+        for table in tables
+    ]
     active = np.concatenate([table.active for table in tables])
-    digits = np.array(scenes.digit)[: len(errors)]
-    return replace(tables[0], errors=errors, active=active), digits
+    return replace(longest, errors=np.concatenate(padded), active=active)
+
+
+def record_chunk(sampler, n_scenes, start, path):
+    torch.set_num_threads(1)
+    scenes = load_scenes("test", n_samples=n_scenes, random_state=SEED)  # depend on their number
+    pruner = RacingPruner() if sampler is None else NoPruning(N_DRAWS)
+    clf = DiffusionClassifier(sampler=sampler, pruner=pruner, random_state=SEED, verbose=0)
+    began, partial = time.perf_counter(), path.with_suffix(".part")
+    table = clf.fit(None, list(DIGIT_NAMES)).errors(scenes.images[start : start + CHUNK])
+    table.to_parquet(partial)
+    partial.rename(path)
+    print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def record_all(n_scenes, cache):
+    """Full tables by sampler, the table of the defaults, and the digits."""
+    digits = np.array(load_scenes("test", n_samples=n_scenes, random_state=SEED).digit)
+    uniform = record(StratifiedSampler(), "uniform", n_scenes, cache)
+    pilot = uniform[:N_FIT].race(NoPruning(PILOT), uniform.scoring)
+    columns = np.searchsorted(uniform.classes, digits[:N_FIT])
+    learned = ImportanceSampler().learn(fit_record(pilot, columns)).proposal_
+    importance = record(ImportanceSampler(proposal=learned), "importance", n_scenes, cache)
+    tables = {"uniform": uniform, "importance": importance}
+    return tables, record(None, "default", n_scenes, cache), digits
 
 
 def fit(table, digits, pruner, weighting, calibrator):
@@ -70,13 +111,14 @@ def fit(table, digits, pruner, weighting, calibrator):
     return clf.fit(table[:N_FIT], digits[:N_FIT])
 
 
-def race(table, digits, pruner, weighting):
+def race(table, digits, name, weighting):
     """Figures of one pruner and weighting, per raced scene."""
-    clf = fit(table, digits, pruner, weighting, "temperature")
-    by_draws = fit(table, digits, pruner, weighting, "temperature-draws")
+    clf = fit(table, digits, PRUNERS[name], weighting, "temperature")
+    by_draws = fit(table, digits, PRUNERS[name], weighting, "temperature-draws")
     rest, columns = table[N_FIT:], np.searchsorted(clf.classes_, digits[N_FIT:])
     full = rest.replay(None, clf.weighting_).log_posterior().numpy().argmax(1)
-    raced = rest.race(clf.pruner_, clf._scoring)
+    pruner = PRUNERS[name] if name == "racing, unlearned" else clf.pruner_
+    raced = rest.race(pruner, clf._scoring)
     untempered = replace(clf._scoring, log_temperature=(0.0, 0.0))
     answers = clf.predict_proba(raced).argmax(1)
     return {
@@ -104,31 +146,17 @@ def probability_figures(log_proba, columns):
     }
 
 
-def calibration_error(confidence, right):
-    """Expected calibration error over BINS bins of equal width."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
-    return np.abs(gaps).sum() / len(right)
-
-
-def interval(figure, *columns):
-    """A figure with its 95 % bootstrap interval over scenes."""
-    rng = np.random.default_rng(SEED)
-    n = len(columns[0])
-    picks = rng.integers(n, size=(BOOTSTRAP, n))
-    values = [figure(*(column[pick] for column in columns)) for pick in picks]
-    return [float(figure(*columns)), *np.quantile(values, [0.025, 0.975]).tolist()]
-
-
-def summarise(figures, staged):
-    """All figures of one race with intervals; ``staged`` is what savings are relative to."""
+def summarise(figures, staged, uniform):
+    """All figures of one race with intervals, and what they are relative to others'."""
+    spent = figures["evaluations"]
     row = {
         "accuracy": interval(np.mean, figures["right"]),
         "change": interval(np.mean, figures["change"]),
         "differs": interval(np.mean, figures["differs"]),
-        "evaluations": interval(np.mean, figures["evaluations"]),
-        "of_full": float(figures["evaluations"].mean() / (len(DIGIT_NAMES) * N_DRAWS)),
-        "of_staged": float(figures["evaluations"].mean() / staged["evaluations"].mean()),
+        "evaluations": interval(np.mean, spent),
+        "of_full": float(spent.mean() / (len(DIGIT_NAMES) * N_DRAWS)),
+        "of_staged": float(spent.mean() / staged["evaluations"].mean()),
+        "of_uniform": interval(lambda a, b: a.mean() / b.mean(), spent, uniform["evaluations"]),
         "resolved": float(figures["resolved"].mean()),
         "temperature": figures["temperature"],
     }
@@ -140,14 +168,17 @@ def summarise(figures, staged):
     return row
 
 
-COLUMNS = {
+RACES = {
     "accuracy": ("accuracy", "{:.1%}"),
-    "accuracy less that of the full grid": ("change", "{:+.1%}"),
+    "less that of the full grid": ("change", "{:+.2%}"),
     "differs from full": ("differs", "{:.1%}"),
     "evaluations per scene": ("evaluations", "{:.0f}"),
     "of the full grid": ("of_full", "1/{:.1f}"),
     "of staged": ("of_staged", "1/{:.1f}"),
+    "of uniform weights": ("of_uniform", "{:.2f}"),
     "resolved": ("resolved", "{:.0%}"),
+}
+PROBABILITIES = {
     "T": ("temperature", "{:.2f}"),
     "ECE, T = 1": ("ece_before", "{:.3f}"),
     "ECE": ("ece_after", "{:.3f}"),
@@ -161,52 +192,83 @@ COLUMNS = {
 }
 
 
-def as_text(value, form):
-    if form.startswith("1/"):
-        return form.format(1 / value)
-    if isinstance(value, float):
-        return form.format(value)
-    return "{} ({} to {})".format(*map(form.format, value))
+def race_defaults(table, full, columns):
+    """Figures of ``DiffusionClassifier().fit(None, labels)``, per raced scene."""
+    raced = table[N_FIT:]
+    answers = raced.log_posterior().numpy().argmax(1)
+    return {
+        "accuracy": interval(np.mean, answers == columns),
+        "change": interval(np.mean, (answers == columns).astype(int) - (full == columns)),
+        "differs": interval(np.mean, answers != full),
+        "evaluations": interval(np.mean, raced.n_evaluations),
+        "resolved": float(raced.certificate.resolved.mean()),
+    }
 
 
-def as_markdown(rows, n_images, command):
-    lines = [
-        "# The race: every pruner with every weighting, on the same errors",
-        "",
-        f"The embedded model on {n_images} held-out scenes, 10 digits, {N_DRAWS} draws recorded in "
-        f"full: {len(DIGIT_NAMES) * N_DRAWS:,} evaluations per scene. Weights, profile and "
-        f"temperature T are learned from {N_FIT} further scenes.",
-        "",
-        f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP} resamples). ECE has "
-        f"{BINS} bins. *T = 1*: before calibration; *T(n)*: a temperature that depends on the "
-        f"draws taken. One seed of scenes and draws: {SEED}.",
-        "",
-        "| pruner | weighting | " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * (len(COLUMNS) + 2),
-    ]
-    for (pruner, weighting), row in rows.items():
-        cells = [as_text(row[key], form) for key, form in COLUMNS.values()]
-        lines.append(f"| {pruner} | {weighting} | " + " | ".join(cells) + " |")
+def as_markdown(rows, defaults, n_images, command):
+    form = (
+        "{}: accuracy {:.1%} ({:.1%} to {:.1%}), {:+.2%} ({:+.2%} to {:+.2%}) against the full grid"
+    )
+    shipped = form.format(
+        "`DiffusionClassifier().fit(None, labels)`", *defaults["accuracy"], *defaults["change"]
+    )
+    low, high = defaults["evaluations"][1:]
     return "\n".join(
-        [*lines, "", "![Evaluations against accuracy](race.png)", "", f"`{command}`", ""]
+        [
+            "# The race: every pruner with every weighting, on the same errors",
+            "",
+            f"The embedded model on {n_images:,} held-out scenes, 10 digits, {N_DRAWS} draws "
+            f"recorded in full: {len(DIGIT_NAMES) * N_DRAWS:,} evaluations per scene, once with "
+            "uniform timesteps (`StratifiedSampler()`) and once with those of an "
+            f"`ImportanceSampler()`. Sampler (from {PILOT} draws), weights, the racing pruner's "
+            f"variance and the temperature T are learned from {N_FIT} further scenes. *Racing, "
+            "unlearned* has the image's own variance instead.",
+            "",
+            f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). Full "
+            "grid: the same draws and weights without pruning. *Of uniform weights*: evaluations "
+            f"relative to the same pruner with uniform weights. ECE has {BINS} bins. *T = 1*: "
+            "before calibration; *T(n)*: a temperature that depends on the draws taken. One seed "
+            f"of scenes and draws: {SEED}.",
+            "",
+            f"Without a single label, {shipped} of uniform timesteps; {defaults['evaluations'][0]:.0f} "
+            f"({low:.0f} to {high:.0f}) evaluations per scene; {defaults['resolved']:.0%} resolved.",
+            "",
+            "![Evaluations against accuracy](race.png)",
+            "",
+            "## Races",
+            "",
+            *as_table(("sampler", "pruner", "weighting"), RACES, rows),
+            "",
+            "## Probabilities",
+            "",
+            *as_table(("sampler", "pruner", "weighting"), PROBABILITIES, rows),
+            "",
+            f"`{command}`",
+            "",
+        ]
     )
 
 
 def draw(rows, path):
-    """Evaluations against disagreement with the full grid, one colour per pruner."""
+    """Evaluations against accuracy, a panel per sampler and a colour per pruner."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for pruner in PRUNERS:
-        points = {w: row for (p, w), row in rows.items() if p == pruner}
-        x = [row["evaluations"][0] for row in points.values()]
-        y = [100 * row["accuracy"][0] for row in points.values()]
-        axes.plot(x, y, "o", label=pruner)
-        for name, *point in zip(points, x, y, strict=True):
-            axes.annotate(name, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel="evaluations per scene", ylabel="accuracy in %")
-    axes.legend()
+    samplers = list(dict.fromkeys(sampler for sampler, *_ in rows))
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(samplers), sharex=True, sharey=True)
+    for axes, sampler in zip(panels, samplers, strict=True):
+        for pruner in PRUNERS:
+            points = {w: row for (s, p, w), row in rows.items() if (s, p) == (sampler, pruner)}
+            x = [row["evaluations"][0] for row in points.values()]
+            y = [100 * row["accuracy"][0] for row in points.values()]
+            axes.plot(x, y, "o", label=pruner)
+            for name, *point in zip(points, x, y, strict=True):
+                axes.annotate(
+                    name[:3], point, xytext=(3, 3), textcoords="offset points", fontsize=6
+                )
+        axes.set(xscale="log", xlabel="evaluations per scene", title=f"{sampler} timesteps")
+    panels[0].set_ylabel("accuracy in %")
+    panels[-1].legend(fontsize=8)
     figure.savefig(path, dpi=150)
 
 
@@ -217,17 +279,24 @@ def main(argv=None):
     parser.add_argument("--cache", type=Path, default=Path("build/race"), help="recorded errors")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder")
     args = parser.parse_args(argv)
-    table, digits = record(N_FIT + args.n_images, args.cache)
-    figures = {(p, w): race(table, digits, p, w) for w in WEIGHTINGS for p in PRUNERS}
-    rows = {
-        (pruner, weighting): summarise(part, figures["staged", weighting])
-        for (pruner, weighting), part in figures.items()
-    }
+    tables, default, digits = record_all(N_FIT + args.n_images, args.cache)
+    rows = {}
+    for sampler, table in tables.items():
+        figures = {(p, w): race(table, digits, p, w) for w in WEIGHTINGS for p in PRUNERS}
+        for (pruner, weighting), part in figures.items():
+            rows[sampler, pruner, weighting] = summarise(
+                part, figures["staged", weighting], figures[pruner, "uniform"]
+            )
+            print(sampler, pruner, weighting, part["evaluations"].mean(), flush=True)
+    rest = tables["uniform"][N_FIT:]
+    columns = np.searchsorted(rest.classes, digits[N_FIT:])
+    defaults = race_defaults(default, rest.log_posterior().numpy().argmax(1), columns)
     args.output.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "benchmarks/race.py", *argv])
-    text = as_markdown(rows, len(table) - N_FIT, command)
+    text = as_markdown(rows, defaults, len(rest), command)
     (args.output / "race.md").write_text(text, encoding="utf-8")
-    facts = [{"pruner": p, "weighting": w, **row} for (p, w), row in rows.items()]
+    facts = [{"sampler": s, "pruner": p, "weighting": w, **row} for (s, p, w), row in rows.items()]
+    facts.append({"sampler": "default", "pruner": "default", "weighting": "uniform", **defaults})
     (args.output / "race.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     draw(rows, args.output / "race.png")
     print(text)

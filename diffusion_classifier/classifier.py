@@ -3,8 +3,7 @@ r"""DiffusionClassifier: the scikit-learn estimator.
     log p(x | c) ~ -E_{t, eps}[ w(t) ||eps - eps_hat(alpha_t x + sigma_t eps, t, c)||^2 ]
     p(c | x)     = softmax_c( log p(x | c) + log prior(c) )
 
-The class whose prompt predicts the noise best wins (Li et al., arXiv 2303.16203). Here are
-parameters and glue; the loop is in ``race``.
+The class whose prompt predicts the noise best wins (arXiv 2303.16203). ``race`` has the loop.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .error_table import ErrorTable, promised_alpha, table_from_results
 from .inputs import InputMixin
 from .labels import find_classes, read_log_prior, warn_of_numbers
 from .learning import Strategies
-from .losses import PROMPT_REDUCTIONS, Scoring, check_loss
+from .losses import Scoring, check_loss
 from .persistence import PersistenceMixin
 from .prompts import make_prompts
 from .pruners import NoPruning, Pruner
@@ -35,9 +34,9 @@ from .race import ErrorSource, Result, run_race
 from .recorded import RecordedErrors, comparable_errors
 from .runtime import BatchSize, Progress
 from .samplers import Sampler, StratifiedSampler
-from .strategies import resolve_backend, resolve_strategy
+from .strategies import resolve_backend
 from .tape import DrawTape
-from .validation import all_or_nothing, check_option, check_positive_integer
+from .validation import all_or_nothing
 from .variational import check_variance
 
 
@@ -59,9 +58,8 @@ class DiffusionClassifier(
         What is said of a label: a template such as ``"a photo of a {}"``, a list of templates,
         or ``{label: prompt or [prompts]}``. None is the backend's own template.
     sampler : None, str or Sampler, default=None
-        Which timesteps and noise to draw. None is ``StratifiedSampler()``, or an
-        ``ImportanceSampler`` with the backend's ``default_proposal`` where it has one, as the
-        embedded model does.
+        Which timesteps and noise to draw. None is ``StratifiedSampler()``, or
+        ``ImportanceSampler`` with the backend's own ``default_proposal`` if it has one.
     pruner : None, str or Pruner, default=None
         Which classes stay in the race, and the budget. None is ``RacingPruner()``.
     weighting : str or Weighting, default="uniform"
@@ -213,11 +211,9 @@ class DiffusionClassifier(
             If labels are numbers but the model reads text, a prompt is longer than its
             tokenizer takes, or the embedded model does not know a word.
         """
-        check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         self._keep_settings()
-        kinds = ("weighting", "sampler", "pruner", "calibrator")
         backend = resolve_backend(self.backend, self.device, self.dtype)
-        strategies = Strategies(*(resolve_strategy(k, getattr(self, k), backend) for k in kinds))
+        strategies = Strategies.of(self, backend)
         check_loss(strategies.weighting, self.loss_)
         check_variance(backend, self.loss_)
         X, y = self._check_X_y(X, y, backend)
@@ -228,19 +224,18 @@ class DiffusionClassifier(
         class_of = np.repeat(np.arange(len(classes)), [len(p) for p in prompts])
         log_prior = read_log_prior(self.priors, len(classes))
         backend.fit(X, y)
-        flat = [prompt for of_class in prompts for prompt in of_class]
-        with torch.inference_mode():
-            self._condition = backend.encode_classes(classes[class_of].tolist(), flat)
         self.classes_ = classes
         self.prompts_ = dict(zip(classes.tolist(), prompts, strict=True))
+        labels, flat = classes[class_of].tolist(), list(self._flat_prompts())
+        with torch.inference_mode():
+            self._condition = backend.encode_classes(labels, flat)
         self.backend_ = backend
         self.weighting_, self.sampler_, self.pruner_, self.calibrator_ = strategies
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
         unweighted = Scoring(weights, log_prior, torch.as_tensor(class_of), self.prompt_reduction)
         self._scoring = unweighted  # as errors are recorded, before weights are learned
-        if strategies.needs_record:
-            strategies.learn_from(X, y, self._record, self.n_fit_images, self.seed_)
+        strategies.learn_from(X, y, self._record, self.n_fit_images, self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
         BatchSize(self.batch_size, backend.device, 1)  # what predict could not do is refused here
         max_evaluations(self._take_draws(self.pruner_), self.pruner_, self._scoring)
@@ -251,10 +246,9 @@ class DiffusionClassifier(
         if isinstance(X, ErrorTable):
             X.check_matches(self.classes_, self._flat_prompts())
             return X
-        max_draws = self.pruner_.max_draws
         if not pilot:
-            return self._race_to_table(X, NoPruning(max_draws))
-        budget = NoPruning(max(max_draws // 4, 2))
+            return self._race_to_table(X, NoPruning(self.pruner_.max_draws))
+        budget = NoPruning(max(self.pruner_.max_draws // 4, 2))
         return self._race_to_table(X, budget, sampler=StratifiedSampler())
 
     def predict(self, X: Any) -> NDArray:
@@ -357,9 +351,8 @@ class DiffusionClassifier(
 
     def _take_draws(self, pruner: Pruner, sampler: Sampler | None = None) -> DrawTape:
         """The draws of a race, within the pruner's budget."""
-        budget = check_positive_integer("max_draws", pruner.max_draws)
         sampler = self.sampler_ if sampler is None else sampler
-        return DrawTape.of(sampler, self.backend_.schedule, self.seed_, budget)
+        return DrawTape.of(sampler, self.backend_.schedule, self.seed_, pruner.max_draws)
 
     def _flat_prompts(self) -> tuple[str, ...]:
         return tuple(prompt for of_class in self.prompts_.values() for prompt in of_class)

@@ -20,7 +20,7 @@ from .error_table import ErrorTable
 from .images import RESIZE_MODES, read_images, read_size
 from .labels import read_labels
 from .latents import Latents, check_made_by
-from .losses import LOSS_NAMES
+from .losses import LOSS_NAMES, PROMPT_REDUCTIONS
 from .runtime import BatchSize
 from .strategies import resolve_backend
 from .validation import check_option
@@ -141,6 +141,7 @@ class InputMixin:
     def _keep_settings(self) -> None:
         """What ``fit`` sees is what ``predict`` uses, whatever ``set_params`` says in between."""
         clf: Any = self
+        check_option("prompt_reduction", clf.prompt_reduction, PROMPT_REDUCTIONS)
         self.loss_ = check_option("loss", clf.loss, LOSS_NAMES)
         self.image_size_, self.resize_ = self._chosen_format()
 

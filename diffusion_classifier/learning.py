@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from .losses import Scoring
 from .profile import FitRecord
 from .pruners import Pruner
 from .samplers import Sampler
+from .strategies import resolve_strategy
 from .validation import check_positive_integer
 from .weighting import Weighting
 
@@ -39,6 +40,13 @@ class Strategies(NamedTuple):
     sampler: Sampler
     pruner: Pruner
     calibrator: Calibrator | None
+
+    @classmethod
+    def of(cls, params: Any, backend: Backend) -> Self:
+        """Fresh ones, by the parameters of these names that an estimator has."""
+        return cls(
+            *(resolve_strategy(kind, getattr(params, kind), backend) for kind in cls._fields)
+        )
 
     @property
     def needs_record(self) -> bool:
@@ -63,7 +71,7 @@ class Strategies(NamedTuple):
         n_images: int,
         seed: int,
     ) -> None:
-        """Record some of these images and learn from them.
+        """Record some of these images and learn from them, if any strategy asks for it.
 
         Without images nothing is learned; a weighting, sampler or pruner that cannot do without
         says so when it is asked for what it should have learned.
@@ -85,6 +93,8 @@ class Strategies(NamedTuple):
         ValueError
             If there are no images, but a calibrator.
         """
+        if not self.needs_record:
+            return
         if X is not None:
             chosen = choose_images(y, n_images, seed)
             images, true_class = X[chosen], np.unique(y, return_inverse=True)[1][chosen]

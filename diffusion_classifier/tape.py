@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .samplers import Draws, Sampler
 from .schedule import NoiseSchedule
+from .validation import check_positive_integer
 
 
 class DrawTape:
@@ -50,8 +51,10 @@ class DrawTape:
         Raises
         ------
         ValueError
-            If the budget holds no round, or cuts the grid of a sampler that has one.
+            If the budget is not a positive integer, holds no round, or cuts the grid of a sampler
+            that has one.
         """
+        check_positive_integer("max_draws", max_draws)
         if not sampler.endless:
             n_draws = sum(map(len, sampler.rounds(schedule, seed)))
             if n_draws > max_draws:

@@ -1,0 +1,55 @@
+"""What the benchmarks share: intervals, calibration error, tables."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BOOTSTRAP = 1000  # resamples
+BINS = 15  # of the calibration error
+
+
+def calibration_error(confidence, right):
+    """Expected calibration error over BINS bins of equal width."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
+    return np.abs(gaps).sum() / len(right)
+
+
+def interval(figure, *columns, clusters=None, seed=0):
+    """A figure of columns [n] with its 95 % bootstrap interval, over rows or whole clusters [n].
+
+    Returns
+    -------
+    list of float
+        The figure, and the interval's ends.
+    """
+    rng = np.random.default_rng(seed)
+    columns = [np.asarray(column) for column in columns]
+    n = len(columns[0])
+    labels = np.arange(n) if clusters is None else np.asarray(clusters)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    values = []
+    for _ in range(BOOTSTRAP):
+        picks = rng.integers(len(members), size=len(members))
+        rows = np.concatenate([members[pick] for pick in picks]) if clusters is not None else picks
+        values.append(figure(*(column[rows] for column in columns)))
+    return [float(figure(*columns)), *np.quantile(values, [0.025, 0.975]).tolist()]
+
+
+def as_text(value, form):
+    """A figure, or one with its interval; a form that begins with 1/ shows the inverse."""
+    if form.startswith("1/"):
+        return form.format(1 / value)
+    if isinstance(value, int | float):
+        return form.format(value)
+    return "{} ({} to {})".format(*map(form.format, value))
+
+
+def as_table(keys, columns, rows):
+    """Markdown lines of rows ``{key or keys: figures}``; columns ``{title: (figure, form)}``."""
+    lines = ["| " + " | ".join([*keys, *columns]) + " |", "|" + "---|" * (len(keys) + len(columns))]
+    for key, row in rows.items():
+        names = key if isinstance(key, tuple) else (key,)
+        cells = [as_text(row[figure], form) for figure, form in columns.values()]
+        lines.append("| " + " | ".join([*names, *cells]) + " |")
+    return lines
