@@ -24,7 +24,11 @@ bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py
 
 bench-race: $(VENV)/.installed-test
+	$(RUN) benchmarks/exact.py
+	$(RUN) benchmarks/promise.py
 	$(RUN) benchmarks/race.py
+	$(RUN) benchmarks/mixture.py
+	$(RUN) benchmarks/calibration.py
 
 train-embedded: $(VENV)/.installed-test
 	$(RUN) examples/train_embedded.py --output build/scenes

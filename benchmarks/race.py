@@ -206,13 +206,13 @@ def race_defaults(table, full, columns):
 
 
 def as_markdown(rows, defaults, n_images, command):
-    form = (
-        "{}: accuracy {:.1%} ({:.1%} to {:.1%}), {:+.2%} ({:+.2%} to {:+.2%}) against the full grid"
+    shipped = (
+        "Without a single label, `DiffusionClassifier().fit(None, labels)`: accuracy {:.1%} "
+        "({:.1%} to {:.1%}), {:+.2%} ({:+.2%} to {:+.2%}) against the full grid of uniform "
+        "timesteps; {:.0f} ({:.0f} to {:.0f}) evaluations per scene; {:.0%} resolved."
+    ).format(
+        *defaults["accuracy"], *defaults["change"], *defaults["evaluations"], defaults["resolved"]
     )
-    shipped = form.format(
-        "`DiffusionClassifier().fit(None, labels)`", *defaults["accuracy"], *defaults["change"]
-    )
-    low, high = defaults["evaluations"][1:]
     return "\n".join(
         [
             "# The race: every pruner with every weighting, on the same errors",
@@ -230,8 +230,7 @@ def as_markdown(rows, defaults, n_images, command):
             "before calibration; *T(n)*: a temperature that depends on the draws taken. One seed "
             f"of scenes and draws: {SEED}.",
             "",
-            f"Without a single label, {shipped} of uniform timesteps; {defaults['evaluations'][0]:.0f} "
-            f"({low:.0f} to {high:.0f}) evaluations per scene; {defaults['resolved']:.0%} resolved.",
+            shipped,
             "",
             "![Evaluations against accuracy](race.png)",
             "",

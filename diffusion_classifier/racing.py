@@ -140,7 +140,7 @@ class RacingPruner(Pruner):
             If the record has no image, no two rounds, or no closest rival that varies.
         """
         closest = [
-            min(round_means(differences[None], record.round_of)[0], key=torch.mean)
+            _closest(round_means(differences[None], record.round_of)[0])
             for differences in record.paired_differences(weights)
         ]
         n_rounds = len(closest[0]) if closest else 0
@@ -245,6 +245,11 @@ def behind_earlier_leader(means: Tensor) -> Tensor:
     first, second = later.gather(1, best).unbind(1)
     leads = torch.zeros_like(later, dtype=torch.bool).scatter(1, best[:, :1], True)
     return later - torch.where(leads, second[:, None], first[:, None])
+
+
+def _closest(rivals: Tensor) -> Tensor:
+    """The row of least mean, [R], of rivals [P, R]."""
+    return rivals[rivals.mean(1).argmin()].clone()
 
 
 def _best(means: Tensor, active: Tensor) -> Tensor:
