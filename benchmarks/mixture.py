@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import as_table, interval
+from report import as_table, draw_races, interval
 from sklearn.base import clone
 
 from diffusion_classifier.backends.analytic import GaussianMixtureBackend
@@ -176,7 +176,7 @@ def summarise(rows):
     spent, agree, right, full_right, seeds = rows.T
     clusters = seeds if len(np.unique(seeds)) > 1 else None
     return {
-        "spent": interval(np.mean, spent, clusters=clusters),
+        "evaluations": interval(np.mean, spent, clusters=clusters),
         "of_published": float(spent.mean() / PUBLISHED),
         "differs": interval(np.mean, 1 - agree, clusters=clusters),
         "right": float(right.mean()),
@@ -185,7 +185,7 @@ def summarise(rows):
 
 
 COLUMNS = {
-    "evaluations per image": ("spent", "{:,.0f}"),
+    "evaluations per image": ("evaluations", "{:,.0f}"),
     "of published": ("of_published", "1/{:.1f}"),
     "differs from the full grid": ("differs", "{:.1%}"),
     "accuracy": ("right", "{:.1%}"),
@@ -208,15 +208,17 @@ def report(deep, wide, args, command, seconds):
             "the same seed. Intervals are 95 %, bootstrapped. "
             f"{seconds / 60:.0f} minutes on 2 CPU cores.",
             "",
+            "![Evaluations against disagreement with the full grid](mixture.png)",
+            "",
             f"## {args.images} images x {args.seeds} seeds of images and draws",
             "",
             "Intervals over whole seeds.",
             "",
-            *as_table(keys, COLUMNS, {key: summarise(rows) for key, rows in deep.items()}),
+            *as_table(keys, COLUMNS, deep),
             "",
             f"## Every weighting, {args.images} images, one seed",
             "",
-            *as_table(keys, COLUMNS, {key: summarise(rows) for key, rows in wide.items()}),
+            *as_table(keys, COLUMNS, wide),
             "",
             f"`{command}`",
             "",
@@ -236,10 +238,13 @@ def main(argv=None):
     deep = measure_all(("uniform",), args.images, args.fit_images, range(args.seeds))
     others = tuple(name for name in WEIGHTINGS if name not in ("uniform", "native"))
     wide = measure_all(others, args.images, args.fit_images, [args.seeds])
+    deep, wide = ({key: summarise(rows) for key, rows in part.items()} for part in (deep, wide))
     command = shlex.join(["python", "benchmarks/mixture.py", *argv])
     text = report(deep, wide, args, command, time.perf_counter() - start)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(text, encoding="utf-8")
+    picture = args.output.with_suffix(".png")
+    draw_races(deep | wide, "differs", "answers unlike the full grid's, in %", picture)
     print(text)
 
 

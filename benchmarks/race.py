@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import BINS, BOOTSTRAP, as_table, calibration_error, interval
+from report import BINS, BOOTSTRAP, as_table, calibration_error, draw_races, interval
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
@@ -248,29 +248,6 @@ def as_markdown(rows, defaults, n_images, command):
     )
 
 
-def draw(rows, path):
-    """Evaluations against accuracy, a panel per sampler and a colour per pruner."""
-    from matplotlib.figure import Figure
-
-    samplers = list(dict.fromkeys(sampler for sampler, *_ in rows))
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    panels = figure.subplots(1, len(samplers), sharex=True, sharey=True)
-    for axes, sampler in zip(panels, samplers, strict=True):
-        for pruner in PRUNERS:
-            points = {w: row for (s, p, w), row in rows.items() if (s, p) == (sampler, pruner)}
-            x = [row["evaluations"][0] for row in points.values()]
-            y = [100 * row["accuracy"][0] for row in points.values()]
-            axes.plot(x, y, "o", label=pruner)
-            for name, *point in zip(points, x, y, strict=True):
-                axes.annotate(
-                    name[:3], point, xytext=(3, 3), textcoords="offset points", fontsize=6
-                )
-        axes.set(xscale="log", xlabel="evaluations per scene", title=f"{sampler} timesteps")
-    panels[0].set_ylabel("accuracy in %")
-    panels[-1].legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-
-
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -297,7 +274,7 @@ def main(argv=None):
     facts = [{"sampler": s, "pruner": p, "weighting": w, **row} for (s, p, w), row in rows.items()]
     facts.append({"sampler": "default", "pruner": "default", "weighting": "uniform", **defaults})
     (args.output / "race.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    draw(rows, args.output / "race.png")
+    draw_races(rows, "accuracy", "accuracy in %", args.output / "race.png")
     print(text)
 
 
