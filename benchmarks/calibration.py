@@ -9,14 +9,13 @@ learned from 100 rows. Writes docs/benchmarks/calibration.md:
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 from promise import K, make_mixture
-from report import BINS, as_table, calibration_error, interval
+from report import BINS, as_table, calibration_error, interval, write_page
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.racing import RacingPruner
@@ -89,12 +88,8 @@ def main(argv=None):
         "",
         *as_table(("weighting", "calibrator"), COLUMNS, rows),
         "",
-        f"`{shlex.join(['python', 'benchmarks/calibration.py', *argv])}`",
-        "",
     ]
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    write_page(args.output, "\n".join(lines), argv)
 
 
 if __name__ == "__main__":

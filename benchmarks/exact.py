@@ -9,13 +9,12 @@ exact ones, and how fast they come nearer. Writes docs/benchmarks/exact.md:
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from report import as_table, interval
+from report import as_table, interval, write_page
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
@@ -90,12 +89,8 @@ def main(argv=None):
         "",
         "Target: at most 0.03 at 2,000 draws, slope about -1/2 or steeper.",
         "",
-        f"`{shlex.join(['python', 'benchmarks/exact.py', *argv])}`",
-        "",
     ]
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    write_page(args.output, "\n".join(lines), argv)
 
 
 if __name__ == "__main__":

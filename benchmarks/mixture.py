@@ -10,7 +10,6 @@ docs/benchmarks/mixture.md:
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import as_table, draw_races, interval
+from report import as_table, draw_races, interval, write_page
 from sklearn.base import clone
 
 from diffusion_classifier.backends.analytic import GaussianMixtureBackend
@@ -193,7 +192,7 @@ COLUMNS = {
 }
 
 
-def report(deep, wide, args, command, seconds):
+def report(deep, wide, args, seconds):
     """The figures as Markdown."""
     keys = ("timesteps", "weighting", "pruner")
     return "\n".join(
@@ -220,8 +219,6 @@ def report(deep, wide, args, command, seconds):
             "",
             *as_table(keys, COLUMNS, wide),
             "",
-            f"`{command}`",
-            "",
         ]
     )
 
@@ -239,13 +236,10 @@ def main(argv=None):
     others = tuple(name for name in WEIGHTINGS if name not in ("uniform", "native"))
     wide = measure_all(others, args.images, args.fit_images, [args.seeds])
     deep, wide = ({key: summarise(rows) for key, rows in part.items()} for part in (deep, wide))
-    command = shlex.join(["python", "benchmarks/mixture.py", *argv])
-    text = report(deep, wide, args, command, time.perf_counter() - start)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(text, encoding="utf-8")
+    text = report(deep, wide, args, time.perf_counter() - start)
+    write_page(args.output, text, argv)
     picture = args.output.with_suffix(".png")
     draw_races(deep | wide, "differs", "answers unlike the full grid's, in %", picture)
-    print(text)
 
 
 if __name__ == "__main__":

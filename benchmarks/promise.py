@@ -9,7 +9,6 @@ and 20 mixture classes whose answer is the exact posterior's. Writes docs/benchm
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import as_table, interval
+from report import as_table, interval, write_page
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianMixtureBackend
@@ -202,7 +201,7 @@ def measure_mixture(n, n_fit, n_seeds):
     return rows
 
 
-def report(problems, mixture, args, command, seconds):
+def report(problems, mixture, args, seconds):
     kept = sum(row["lost"][0] <= 0.05 for row in problems.values())
     lost = {"winner lost": ("lost", "{:.1%}"), "evaluations per race": ("spent", "{:,.0f}")}
     answers = {
@@ -237,8 +236,6 @@ def report(problems, mixture, args, command, seconds):
             "",
             *as_table(("racing",), answers, mixture),
             "",
-            f"`{command}`",
-            "",
         ]
     )
 
@@ -255,11 +252,8 @@ def main(argv=None):
     start = time.perf_counter()
     problems = measure_problems(args.races, args.seeds)
     mixture = measure_mixture(args.rows, args.fit_rows, args.seeds)
-    command = shlex.join(["python", "benchmarks/promise.py", *argv])
-    text = report(problems, mixture, args, command, time.perf_counter() - start)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(text, encoding="utf-8")
-    print(text)
+    text = report(problems, mixture, args, time.perf_counter() - start)
+    write_page(args.output, text, argv)
 
 
 if __name__ == "__main__":

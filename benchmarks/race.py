@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import BINS, BOOTSTRAP, as_table, calibration_error, draw_races, interval
+from report import BINS, BOOTSTRAP, as_table, calibration_error, draw_races, interval, write_page
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
@@ -205,7 +204,7 @@ def race_defaults(table, full, columns):
     }
 
 
-def as_markdown(rows, defaults, n_images, command):
+def as_markdown(rows, defaults, n_images):
     shipped = (
         "Without a single label, `DiffusionClassifier().fit(None, labels)`: accuracy {:.1%} "
         "({:.1%} to {:.1%}), {:+.2%} ({:+.2%} to {:+.2%}) against the full grid of uniform "
@@ -242,8 +241,6 @@ def as_markdown(rows, defaults, n_images, command):
             "",
             *as_table(("sampler", "pruner", "weighting"), PROBABILITIES, rows),
             "",
-            f"`{command}`",
-            "",
         ]
     )
 
@@ -267,15 +264,12 @@ def main(argv=None):
     rest = tables["uniform"][N_FIT:]
     columns = np.searchsorted(rest.classes, digits[N_FIT:])
     defaults = race_defaults(default, rest.log_posterior().numpy().argmax(1), columns)
-    args.output.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "benchmarks/race.py", *argv])
-    text = as_markdown(rows, defaults, len(rest), command)
-    (args.output / "race.md").write_text(text, encoding="utf-8")
+    text = as_markdown(rows, defaults, len(rest))
+    write_page(args.output / "race.md", text, argv)
     facts = [{"sampler": s, "pruner": p, "weighting": w, **row} for (s, p, w), row in rows.items()]
     facts.append({"sampler": "default", "pruner": "default", "weighting": "uniform", **defaults})
     (args.output / "race.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     draw_races(rows, "accuracy", "accuracy in %", args.output / "race.png")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 import numpy as np
 
 BOOTSTRAP = 1000  # resamples
@@ -53,6 +56,14 @@ def as_table(keys, columns, rows):
         cells = [as_text(row[figure], form) for figure, form in columns.values()]
         lines.append("| " + " | ".join([*names, *cells]) + " |")
     return lines
+
+
+def write_page(path, text, argv):
+    """Write and print a page that ends with the command that made it."""
+    text += "\n" + f"`{shlex.join(['python', sys.argv[0], *argv])}`" + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def draw_races(rows, figure, label, path):
