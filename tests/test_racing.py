@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import beta
+from scipy.stats import skew as scipy_skew
 
-from diffusion_classifier.racing import RacingPruner, behind_earlier_leader, round_means
+from diffusion_classifier.racing import (
+    RacingPruner,
+    _skewness,
+    behind_earlier_leader,
+    round_means,
+)
 
 from .test_profile import make_record
 
@@ -67,6 +73,7 @@ PROBLEMS = {
     "heavy tails": heavy(N),
     "skewed to the right": skewed(N, 1),
     "skewed to the left": skewed(N, -1),
+    "skewed rival, two classes": torch.stack([torch.zeros(N, J), skewed(N, 1)[:, 0] - 1 + 0.02], 1),
     "exact ties": normal(N, 10, J),
     "correlated classes": correlated(N),
     "unequal variances": unequal(N),
@@ -145,6 +152,11 @@ def test_a_round_that_the_budget_cut_is_not_looked_at():
     assert round_means(contributions[..., :1], torch.tensor([0])).tolist() == [[[1.0]]]
 
 
+def symmetric():
+    """Differences without skewness at any even number of them, nor negative at any odd one."""
+    return np.where(np.arange(40) % 2, 2.0, -0.5)
+
+
 def first_crossing(d, alpha=0.05, tuned=3, least=6):
     """The smallest number n of differences at which the inequality of the module holds."""
     odds = -2 * math.log(alpha)
@@ -159,7 +171,7 @@ def first_crossing(d, alpha=0.05, tuned=3, least=6):
 
 def test_boundary_is_the_closed_form():
     """Two classes: the first round finds the leader, the others are observations."""
-    d = np.where(np.arange(40) % 2, -0.5, 2.0)
+    d = symmetric()
     contributions = torch.stack([torch.zeros(41), torch.as_tensor([0.5, *d])])[None].double()
     _, spent = race(RacingPruner(), contributions, size=1)
     wanted = first_crossing(d)
@@ -169,7 +181,7 @@ def test_boundary_is_the_closed_form():
 
 def test_more_classes_do_not_make_a_duel_longer():
     """alpha is not shared among classes: distant ones leave the others' evidence as it is."""
-    d = np.where(np.arange(40) % 2, -0.5, 2.0)
+    d = symmetric()
     duel = torch.stack([torch.zeros(41), torch.as_tensor([0.5, *d])])[None].double()
     distant = 100 + 0.1 * normal(1, 50, 41)
     pruner = RacingPruner(prior_rounds=0)
@@ -190,6 +202,17 @@ def test_the_leader_that_a_class_is_held_against_was_chosen_before_the_round():
         leader = min(others, key=lambda j: means[b, j, : r + 1].mean())
         expected = means[b, k, r + 1] - means[b, leader, r + 1]
         assert found[b, k, r].item() == pytest.approx(expected.item())
+
+
+def test_negative_skewness_counts_as_in_johnsons_test_and_positive_does_not():
+    d = torch.as_tensor(np.random.default_rng(0).exponential(size=(1, 1, 30)))
+    s2 = d.var(correction=0)
+    total = d.sum(2)
+    assert _skewness(d, total, s2, 5.0).item() == 0
+    z2 = min(total.item() ** 2 / (30 * s2.item()), 5.0)
+    expected = scipy_skew(d.flatten()) * s2.sqrt().item() * (1 + 2 * z2) / 6
+    assert _skewness(-d, -total, s2, 5.0).item() == pytest.approx(expected)
+    assert _skewness(torch.zeros(1, 1, 5), torch.zeros(1, 1), torch.zeros(1), 5.0).item() == 0
 
 
 def test_neighbours_and_dropped_classes_do_not_matter():
