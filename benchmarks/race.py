@@ -226,8 +226,9 @@ def as_markdown(rows, defaults, n_images):
             f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). Full "
             "grid: the same draws and weights without pruning. *Of uniform weights*: evaluations "
             f"relative to the same pruner with uniform weights. ECE has {BINS} bins. *T = 1*: "
-            "before calibration; *T(n)*: a temperature that depends on the draws taken. One seed "
-            f"of scenes and draws: {SEED}.",
+            "before calibration; *T(n)*: a temperature that depends on the draws taken. The "
+            "network predicts the noise, so that *native* weights are uniform. One seed of scenes "
+            f"and draws: {SEED}.",
             "",
             shipped,
             "",
