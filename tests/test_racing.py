@@ -139,9 +139,21 @@ def test_a_profile_is_worth_little_where_images_differ():
     assert RacingPruner().learn(record, torch.ones(100).double()).prior_rounds_ < 3
 
 
-def test_profile_needs_rounds_and_images():
+@pytest.mark.parametrize("n_images", [1, 2, 5])
+def test_few_images_do_not_tell_how_little_images_differ(n_images):
+    record = make_record(1 + normal(n_images, 3, 80), [0] * n_images)
+    pruner = RacingPruner().learn(record, torch.ones(100).double())
+    assert pruner.prior_rounds_ <= n_images - 1
+
+
+def test_a_record_of_one_round_is_refused_only_where_it_was_asked_for():
+    record = make_record(torch.ones(1, 2, 4), [0])
     with pytest.raises(ValueError, match="at least 2 rounds"):
-        RacingPruner().learn(make_record(torch.ones(1, 2, 4), [0]))
+        RacingPruner(learn_profile=True).learn(record)
+    assert not hasattr(RacingPruner().learn(record), "prior_rounds_")
+
+
+def test_profile_needs_rivals_that_vary():
     with pytest.raises(ValueError, match="constant"):
         RacingPruner().learn(make_record(torch.ones(1, 2, 8), [0]))
 
