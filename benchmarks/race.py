@@ -20,7 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import BINS, BOOTSTRAP, as_table, calibration_error, draw_races, interval, write_page
+from report import (
+    BINS,
+    BOOTSTRAP,
+    as_table,
+    calibration_error,
+    draw_races,
+    interval,
+    probability_figures,
+    write_page,
+)
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
@@ -130,18 +139,6 @@ def race(table, digits, name, weighting):
         "before": probability_figures(raced.log_posterior(untempered).numpy(), columns),
         "after": probability_figures(clf.predict_log_proba(raced), columns),
         "by_draws": probability_figures(by_draws.predict_log_proba(raced), columns),
-    }
-
-
-def probability_figures(log_proba, columns):
-    """Per scene: log-loss, Brier score, confidence and whether it was right."""
-    proba = np.exp(log_proba)
-    hot = np.eye(proba.shape[1])[columns]
-    return {
-        "log_loss": -log_proba[np.arange(len(columns)), columns],
-        "brier": ((proba - hot) ** 2).sum(1),
-        "confidence": proba.max(1),
-        "right": proba.argmax(1) == columns,
     }
 
 
