@@ -90,6 +90,26 @@ def test_the_best_class_is_dropped_in_at_most_alpha_of_races(name):
     assert active.any(1).all()
 
 
+@pytest.mark.parametrize("name", ["minus periodic in t", "heavy tails", "skewed to the left"])
+def test_a_learned_variance_keeps_the_promise(name):
+    fit, raced = PROBLEMS[name].split(N // 2)
+    record = make_record(fit, [0] * len(fit), round_of=torch.arange(J) // 4)
+    pruner = RacingPruner(max_draws=J).learn(record, torch.ones(100).double())
+    assert pruner.prior_rounds_ > 6  # so much that drops may rest on it from the start
+    lost = int((~race(pruner, raced)[0][:, 0]).sum())
+    assert beta.ppf(0.01, lost, len(raced) - lost + 1) <= 0.05 if lost else True
+
+
+def test_racing_ends_with_all_prompts_of_one_class():
+    """Prompts race one by one; two that are equally good keep each other."""
+    contributions = 0.1 * normal(5, 4, 40) + torch.tensor([0.0, 0.0, 5.0, 6.0])[:, None]
+    active = torch.ones(5, 4, dtype=torch.bool)
+    class_of = torch.tensor([0, 0, 1, 1])
+    kept = RacingPruner().select(contributions, active, torch.arange(40) // 2, class_of)
+    assert not kept[:, 2:].any()
+    assert kept[:, :2].all()
+
+
 def test_distant_rivals_are_dropped_at_the_first_look_and_ties_are_kept():
     contributions = 0.1 * normal(20, 6, 40)
     contributions[:, 3:] += 5
