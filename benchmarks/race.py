@@ -222,11 +222,11 @@ def as_markdown(rows, defaults, n_images):
             "",
             f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). An "
             "interval of no width says that no scene differed, which is not that none would: its "
-            f"95 % bound is {3 / n_images:.1%}. Full grid: the same draws and weights without pruning. *Of uniform weights*: evaluations "
-            f"relative to the same pruner with uniform weights. ECE has {BINS} bins. *T = 1*: "
-            "before calibration; *T(n)*: a temperature that depends on the draws taken. The "
-            "network predicts the noise, so that *native* weights are uniform. One seed of scenes "
-            f"and draws: {SEED}.",
+            f"95 % bound is {3 / n_images:.1%}. Full grid: the same draws and weights without "
+            "pruning. *Of uniform weights*: evaluations relative to the same pruner with uniform "
+            f"weights. ECE has {BINS} bins. *T = 1*: before calibration; *T(n)*: a temperature "
+            "that depends on the draws taken. The network predicts the noise, so that *native* "
+            f"weights are uniform. One seed of scenes and draws: {SEED}.",
             "",
             shipped,
             "",
