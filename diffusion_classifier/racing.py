@@ -93,6 +93,8 @@ class RacingPruner(Pruner):
         less those of that class. In units of contributions.
     prior_rounds_ : float
         Learned: rounds that this is worth; fewer than there were images to learn from.
+    round_size_ : int
+        Draws per round that it was learned from; with rounds of another size it is not used.
 
     Raises
     ------
@@ -177,6 +179,7 @@ class RacingPruner(Pruner):
             variance / (at_zero + slope * squared_gap), n_rounds - 1
         )
         self.deviation_ = math.sqrt(at_zero * ratio)
+        self.round_size_ = _first_size(record.round_of)
         return self
 
     def select(
@@ -195,7 +198,8 @@ class RacingPruner(Pruner):
         total, squares = differences.sum(2), (differences**2).sum(2)
         leader = torch.zeros_like(active).scatter(1, _best(means, active)[:, None], True)
         rivals = active & ~leader & (squares > 0)
-        variance, worth = self._prior(total, squares, rivals, n)
+        learned = getattr(self, "round_size_", None) == _first_size(round_of)
+        variance, worth = self._prior(total, squares, rivals, n, learned)
         precision = self._precision()
         bound = math.log(0.5 + math.sqrt(1 + n / precision) / (2 * self.alpha))
         if n > 1:
@@ -222,10 +226,10 @@ class RacingPruner(Pruner):
         return self.tuned_round / (log_odds + math.log(log_odds + 1))
 
     def _prior(
-        self, total: Tensor, squares: Tensor, rivals: Tensor, n: int
+        self, total: Tensor, squares: Tensor, rivals: Tensor, n: int, learned: bool
     ) -> tuple[Tensor, Tensor]:
         """Variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
-        if hasattr(self, "prior_rounds_"):
+        if learned:
             return torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
         if n == 1:  # nothing is known of the variance
             return torch.zeros(1), torch.zeros(1)
@@ -266,6 +270,11 @@ def behind_earlier_leader(means: Tensor) -> Tensor:
     first, second = later.gather(1, best).unbind(1)
     leads = torch.zeros_like(later, dtype=torch.bool).scatter(1, best[:, :1], True)
     return later - torch.where(leads, second[:, None], first[:, None])
+
+
+def _first_size(round_of: Tensor) -> int:
+    """Draws of the first round."""
+    return int((round_of == 0).sum())
 
 
 def _closest(rivals: Tensor) -> Tensor:

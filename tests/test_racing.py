@@ -100,6 +100,14 @@ def test_a_learned_variance_keeps_the_promise(name):
     assert beta.ppf(0.01, lost, len(raced) - lost + 1) <= 0.05 if lost else True
 
 
+def test_a_variance_of_other_rounds_is_not_used():
+    """Means of long rounds vary less: taken for those of short ones they would drop anyone."""
+    record = make_record(normal(100, 10, J), [0] * 100, round_of=torch.arange(J) // 20)
+    learned = RacingPruner(max_draws=J).learn(record, torch.ones(100).double())
+    own, _ = race(RacingPruner(max_draws=J), PROBLEMS["exact ties"])
+    assert torch.equal(race(learned, PROBLEMS["exact ties"])[0], own)
+
+
 def test_racing_ends_with_all_prompts_of_one_class():
     """Prompts race one by one; two that are equally good keep each other."""
     contributions = 0.1 * normal(5, 4, 40) + torch.tensor([0.0, 0.0, 5.0, 6.0])[:, None]
