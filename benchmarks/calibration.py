@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from promise import K, make_mixture
+from promise import MIXTURE_DRAWS, MIXTURE_SAMPLER, K, make_mixture
 from report import (
     BINS,
     as_table,
@@ -27,7 +27,7 @@ from report import (
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.racing import RacingPruner
 
-N_FIT, MAX_DRAWS, N_JOBS = 100, 1000, 2
+N_FIT, N_JOBS = 100, 2
 CALIBRATORS = (None, "temperature", "temperature-draws")
 
 
@@ -37,7 +37,8 @@ def measure(weighting, calibrator, n_rows):
     clf = DiffusionClassifier(
         backend,
         weighting=weighting,
-        pruner=RacingPruner(max_draws=MAX_DRAWS, learn_profile=True),
+        sampler=MIXTURE_SAMPLER,
+        pruner=RacingPruner(max_draws=MIXTURE_DRAWS, learn_profile=True),
         calibrator=calibrator,
         n_fit_images=N_FIT,
         random_state=0,
@@ -83,7 +84,7 @@ def main(argv=None):
         "# Calibration of raced probabilities",
         "",
         f"The {K} mixture classes of promise.md, {args.rows:,} held-out rows, racing with at most "
-        f"{MAX_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE has "
+        f"{MIXTURE_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE has "
         f"{BINS} bins. Intervals are 95 %, bootstrapped over rows; differences are paired. One "
         "seed of the draws.",
         "",
