@@ -84,8 +84,8 @@ def main(argv=None):
         "# Calibration of raced probabilities",
         "",
         f"The {K} mixture classes of promise.md, {args.rows:,} held-out rows, racing with at most "
-        f"{MIXTURE_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE has "
-        f"{BINS} bins. Intervals are 95 %, bootstrapped over rows; differences are paired. One "
+        f"{MIXTURE_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE "
+        f"has {BINS} bins. Intervals are 95 %, bootstrapped over rows; differences are paired. One "
         "seed of the draws.",
         "",
         *as_table(("weighting", "calibrator"), COLUMNS, rows),
