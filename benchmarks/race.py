@@ -216,9 +216,9 @@ def as_markdown(rows, defaults, n_images):
             f"The embedded model on {n_images:,} held-out scenes, 10 digits, {N_DRAWS} draws "
             f"recorded in full: {len(DIGIT_NAMES) * N_DRAWS:,} evaluations per scene, once with "
             "uniform timesteps (`StratifiedSampler()`) and once with those of an "
-            f"`ImportanceSampler()`. Sampler (from {PILOT} draws), weights, the racing pruner's "
-            f"variance and the temperature T are learned from {N_FIT} further scenes. *Racing, "
-            "unlearned* has the image's own variance instead.",
+            f"`ImportanceSampler()`. Sampler (from {PILOT} draws, for uniform weights), weights, "
+            "the racing pruner's variance and the temperature T are learned from "
+            f"{N_FIT} further scenes. *Racing, unlearned* has the image's own variance instead.",
             "",
             f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). An "
             "interval of no width says that no scene differed, which is not that none would: its "
