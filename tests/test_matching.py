@@ -7,12 +7,14 @@ import torch
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
 from diffusion_classifier.backends.embedded import load_embedded
+from diffusion_classifier.backends.family import encode_text
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.matching import match_scores
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import FixedDraws
 
 from . import other_pipelines, pipelines
+from .family_cases import CASES
 
 # neither sorted nor all different
 CAPTIONS = ("a red seven", "a digit", "a blue seven on a red background", "a red seven")
@@ -137,6 +139,37 @@ def test_the_class_of_no_class_normalises_dit():
     plain = match_scores(images, [*names, ""], backend, **options)
     scores = match_scores(images, names, backend, normalize="unconditional", **options)
     np.testing.assert_allclose(scores, plain[:, :3] - plain[:, 3:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sd", {}),
+        ("sdxl", {}),
+        ("sd3", {"prompt_2": None, "prompt_3": None}),
+        ("pixart_sigma", {}),
+        ("sana", {"complex_human_instruction": None}),
+        ("deepfloyd", {}),
+        ("aura_flow", {}),
+        ("lumina", {}),
+        ("hunyuan", {}),
+    ],
+)
+@torch.inference_mode()
+def test_the_unconditional_prompt_is_what_the_pipelines_own_guidance_takes(name, options):
+    backend = DiffusersBackend(CASES[name].build())
+    prompts = ["a cat", backend.unconditional_prompt, "x"]
+    condition = backend.encode_classes(prompts, prompts)
+    states = condition["encoder_hidden_states"]
+    returned = encode_text(backend.pipeline, ["a cat"], do_classifier_free_guidance=True, **options)
+    own = [part for part in returned if part is not None and part.shape == states[:1].shape]
+    assert len(own) == 2  # with the prompt and without
+    torch.testing.assert_close(states[:1], own[0])
+    torch.testing.assert_close(states[1:2], own[1])
+    assert not torch.equal(states[1], states[2])
+    if "encoder_attention_mask" in condition.tensors:
+        masks = [part for part in returned if part.ndim == 2]
+        assert torch.equal(condition["encoder_attention_mask"][:2], torch.cat(masks))
 
 
 @pytest.mark.parametrize("zeros", [True, False])
