@@ -107,6 +107,7 @@ def test_nats_of_an_exact_predictor():
         ([], ValueError, "captions is empty"),
         (["a", 3], TypeError, r"captions\[1\] is of type int"),
         (["a", "  "], ValueError, "blank"),
+        ((text for text in "ab"), TypeError, "captions is of type generator; give a list"),
     ],
 )
 def test_bad_captions_are_named(images, captions, error, message):
@@ -124,7 +125,7 @@ def test_bad_options_are_named(images):
 def test_models_without_an_unconditional_input_are_not_normalised():
     network = FunctionBackend(lambda z, t, k: z, schedule=torch.linspace(0.99, 0.01, 10))
     pixels = DiffusersBackend(other_pipelines.tiny_ddpm())
-    for backend, names in ((network, ["cat", "dog"]), (pixels, ["0", "1"])):
+    for backend, names in ((network, ["cat", "dog"]), (network, ["", "a"]), (pixels, ["0", "1"])):
         with pytest.raises(ValueError, match="no unconditional input: leave out normalize"):
             match_scores(np.zeros((1, 16, 16, 3)), names, backend, normalize="unconditional")
         with pytest.raises(ValueError, match="two different captions"):
@@ -139,6 +140,14 @@ def test_the_class_of_no_class_normalises_dit():
     plain = match_scores(images, [*names, ""], backend, **options)
     scores = match_scores(images, names, backend, normalize="unconditional", **options)
     np.testing.assert_allclose(scores, plain[:, :3] - plain[:, 3:], rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_may_have_an_unconditional_prompt_of_its_own(images):
+    backend = load_embedded()
+    backend.unconditional_prompt = "a digit"
+    plain = match_scores(images, CAPTIONS, backend, **OPTIONS)
+    scores = match_scores(images, CAPTIONS[::2], backend, normalize="unconditional", **OPTIONS)
+    np.testing.assert_allclose(scores, plain[:, ::2] - plain[:, [1]], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
