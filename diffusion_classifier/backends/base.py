@@ -162,5 +162,10 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
 
         -1 is the variance of the true posterior, 1 is beta_t; between them, logarithms are
         interpolated.
+
+        Raises
+        ------
+        NotImplementedError
+            If ``learned_variance`` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} predicts no variance.")

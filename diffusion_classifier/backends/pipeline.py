@@ -315,7 +315,9 @@ class DiffusersBackend(Backend):
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """The denoiser's output and learned variance, both [R, C, h, w]."""
+        """The denoiser's output and learned variance, both [R, C, h, w], if it has one."""
+        if not self.learned_variance:
+            return super().forward_with_variance(z, t, condition)
         output, variance = self._family.forward(self.pipeline, z, t, condition).chunk(2, 1)
         return output, variance
 
