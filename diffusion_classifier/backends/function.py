@@ -111,6 +111,7 @@ class FunctionBackend(Backend):
     """
 
     text_conditional = False
+    class_by_position = True
     unconditional_prompt = None
 
     def __init__(
