@@ -97,6 +97,13 @@ def test_a_folder_that_was_written_over_is_loaded_again(folder):
     assert fitted.fit(None, ["cat", "dog"]).backend_.prediction_type == "v_prediction"
 
 
+def test_files_beside_a_model_are_no_reason_to_load_it_again(folder):
+    backend = load_backend(folder)
+    (folder / "notes.txt").write_text("a good model")
+    DiffusionClassifier(folder, device="cpu").fit(None, ["cat", "dog"]).save(folder / "fitted")
+    assert load_backend(folder) is backend
+
+
 def test_weights_of_the_same_size_written_over_are_loaded_again(folder):
     before = load_backend(folder).pipeline.unet.conv_in.weight.clone()
     pipeline = tiny_sd()
