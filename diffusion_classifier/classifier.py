@@ -390,7 +390,7 @@ class DiffusionClassifier(
                     n_images=n_images,
                     classes=self.classes_,
                     prompts=self._flat_prompts(),
-                    text_conditional=self.backend_.text_conditional,
+                    class_by_position=self.backend_.class_by_position,
                     seed=self.seed_,
                     tape=tape,
                     made_by=self._error_settings(),

@@ -102,14 +102,15 @@ def match_scores(
     prompts = list(dict.fromkeys(captions))
     place = (options.pop(name, "auto") for name in ("device", "dtype"))
     backend = resolve_backend(backend, *place)
+    nothing = backend.unconditional_prompt
     # a classifier has two classes at least
-    if (normalize or len(prompts) == 1) and "" not in prompts:
-        if backend.unconditional_prompt is None:
+    if (normalize or len(prompts) == 1) and nothing not in prompts:
+        if nothing is None:
             raise ValueError(
                 f"{backend!r} has no unconditional input: leave out normalize, and give two "
                 "different captions at least."
             )
-        prompts.append("")
+        prompts.append(nothing)
     clf = DiffusionClassifier(
         backend,
         prompts={prompt: prompt for prompt in prompts},  # taken literally
@@ -121,7 +122,7 @@ def match_scores(
     scores = -(table.errors * weights).mean(2)  # prompts in sorted order
     column = {prompt: number for number, prompt in enumerate(table.prompts)}
     chosen = scores[:, [column[caption] for caption in captions]]
-    return chosen - scores[:, [column[""]]] if normalize else chosen
+    return chosen - scores[:, [column[nothing]]] if normalize else chosen
 
 
 def _check_captions(captions: Any) -> list[str]:
@@ -129,7 +130,9 @@ def _check_captions(captions: Any) -> list[str]:
     if isinstance(captions, str | bytes):
         raise TypeError(f"captions={captions!r} is one string; give a list of them.")
     found = np.asarray(captions, dtype=object).tolist()
-    if not isinstance(found, list) or not found:
+    if not isinstance(found, list):
+        raise TypeError(f"captions is of type {type(captions).__name__}; give a list of strings.")
+    if not found:
         raise ValueError("captions is empty; give at least one string.")
     for i, caption in enumerate(found):
         if not isinstance(caption, str):

@@ -114,7 +114,7 @@ def comparable_errors(
     n_images: int,
     classes: np.ndarray,
     prompts: Sequence[str],
-    text_conditional: bool,
+    class_by_position: bool,
     seed: int,
     tape: DrawTape,
     made_by: Mapping[str, Any],
@@ -140,7 +140,7 @@ def comparable_errors(
     if table.made_by is not None:
         check_made_by("the table was", table.made_by, made_by)
     _check_draws(table, tape)
-    if not text_conditional and not np.array_equal(table.classes, classes):
+    if class_by_position and not np.array_equal(table.classes, classes):
         raise ValueError(
             "this backend knows classes by their position, so errors of other classes cannot be "
             f"added: the table has {table.classes.tolist()[:5]}, this classifier "

@@ -131,6 +131,22 @@ def test_a_class_conditional_unet_is_given_scaled_images_and_the_logarithm_of_th
     torch.testing.assert_close((alpha * z[1:] - sigma * output[1:]) * 0.5, denoised)
 
 
+def test_the_scheduler_may_be_exchanged_once_the_backend_is_made():
+    pipeline = pipelines.tiny_sdxl()
+    pipeline.scheduler = diffusers.EDMEulerScheduler(prediction_type="v_prediction")
+    backend = DiffusersBackend(pipeline)
+    images, z = torch.rand(1, 3, 16, 16), torch.randn(1, 4, 8, 8)
+    condition = backend.encode_classes(["a cat"], ["a cat"])
+
+    def outputs():
+        forward = backend.forward(z, torch.tensor([500]), condition)
+        return backend.encode_images(images), forward
+
+    before = outputs()
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler()
+    assert all(torch.equal(*pair) for pair in zip(before, outputs(), strict=True))
+
+
 def test_the_grid_of_noise_is_the_schedulers():
     for kind in ("karras", "exponential"):
         pipeline = pipelines.tiny_sdxl()

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, cache, clear_model_cache, loading
 from diffusion_classifier.backends.embedded import load_embedded
 from diffusion_classifier.backends.loading import load_backend
+from diffusion_classifier.pruners import NoPruning
 
 from .pipelines import edit_index, sample_output, saved, tiny_sd
 
@@ -93,6 +95,13 @@ def test_a_folder_that_was_written_over_is_loaded_again(folder):
     assert [backend for *_, backend in cache._BACKENDS] == [after]  # the old one can be freed
     assert fitted.backend_.prediction_type == "epsilon"  # until it is fitted again
     assert fitted.fit(None, ["cat", "dog"]).backend_.prediction_type == "v_prediction"
+
+
+def test_files_beside_a_model_are_no_reason_to_load_it_again(folder):
+    backend = load_backend(folder)
+    (folder / "notes.txt").write_text("a good model")
+    DiffusionClassifier(folder, device="cpu").fit(None, ["cat", "dog"]).save(folder / "fitted")
+    assert load_backend(folder) is backend
 
 
 def test_weights_of_the_same_size_written_over_are_loaded_again(folder):
@@ -202,6 +211,25 @@ def test_a_pipeline_in_a_subfolder_is_found(folder):
     torch.testing.assert_close(sample_output(backend), sample_output(load_backend(folder)))
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*subfolder="):
         DiffusersBackend.from_pretrained(folder.parent, subfolder="nowhere")
+
+
+def test_an_adapter_is_part_of_which_model_it_is(folder, tmp_path):
+    """As diffusers says it: ``peft_config`` of a network holds its adapters by name."""
+    backend = DiffusersBackend.from_pretrained(folder)
+    plain, clf = backend.identity(), DiffusionClassifier(backend, pruner=NoPruning(2))
+    backend.pipeline.unet.peft_config = {"style": None}
+    adapted = backend.identity()
+    assert {name for name in plain if plain[name] != adapted[name]} == {"config_sha256"}
+    copy = pickle.loads(pickle.dumps(clf.fit(None, ["cat", "dog"])))
+    with pytest.raises(ValueError, match=r"or an adapter \(LoRA\).*fuse it and save the pipeline"):
+        copy.predict(np.zeros((1, 16, 16, 3)))
+    clf.save(tmp_path / "fitted")
+    with pytest.raises(ValueError, match=r"the backbone is not the one that .* was saved with"):
+        DiffusionClassifier.load(tmp_path / "fitted")
+    loaded = DiffusionClassifier.load(tmp_path / "fitted", backend=backend)
+    assert len(loaded.predict(np.zeros((1, 16, 16, 3)))) == 1
+    backend.pipeline.unet.peft_config = {}
+    assert backend.identity() == plain
 
 
 @pytest.mark.filterwarnings("ignore:the embedded model does not know")

@@ -7,12 +7,14 @@ import torch
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
 from diffusion_classifier.backends.embedded import load_embedded
+from diffusion_classifier.backends.family import encode_text
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.matching import match_scores
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import FixedDraws
 
 from . import other_pipelines, pipelines
+from .family_cases import CASES
 
 # neither sorted nor all different
 CAPTIONS = ("a red seven", "a digit", "a blue seven on a red background", "a red seven")
@@ -105,6 +107,7 @@ def test_nats_of_an_exact_predictor():
         ([], ValueError, "captions is empty"),
         (["a", 3], TypeError, r"captions\[1\] is of type int"),
         (["a", "  "], ValueError, "blank"),
+        ((text for text in "ab"), TypeError, "captions is of type generator; give a list"),
     ],
 )
 def test_bad_captions_are_named(images, captions, error, message):
@@ -122,7 +125,7 @@ def test_bad_options_are_named(images):
 def test_models_without_an_unconditional_input_are_not_normalised():
     network = FunctionBackend(lambda z, t, k: z, schedule=torch.linspace(0.99, 0.01, 10))
     pixels = DiffusersBackend(other_pipelines.tiny_ddpm())
-    for backend, names in ((network, ["cat", "dog"]), (pixels, ["0", "1"])):
+    for backend, names in ((network, ["cat", "dog"]), (network, ["", "a"]), (pixels, ["0", "1"])):
         with pytest.raises(ValueError, match="no unconditional input: leave out normalize"):
             match_scores(np.zeros((1, 16, 16, 3)), names, backend, normalize="unconditional")
         with pytest.raises(ValueError, match="two different captions"):
@@ -137,6 +140,45 @@ def test_the_class_of_no_class_normalises_dit():
     plain = match_scores(images, [*names, ""], backend, **options)
     scores = match_scores(images, names, backend, normalize="unconditional", **options)
     np.testing.assert_allclose(scores, plain[:, :3] - plain[:, 3:], rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_may_have_an_unconditional_prompt_of_its_own(images):
+    backend = load_embedded()
+    backend.unconditional_prompt = "a digit"
+    plain = match_scores(images, CAPTIONS, backend, **OPTIONS)
+    scores = match_scores(images, CAPTIONS[::2], backend, normalize="unconditional", **OPTIONS)
+    np.testing.assert_allclose(scores, plain[:, ::2] - plain[:, [1]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sd", {}),
+        ("sdxl", {}),
+        ("sd3", {"prompt_2": None, "prompt_3": None}),
+        ("pixart_sigma", {}),
+        ("sana", {"complex_human_instruction": None}),
+        ("deepfloyd", {}),
+        ("aura_flow", {}),
+        ("lumina", {}),
+        ("hunyuan", {}),
+    ],
+)
+@torch.inference_mode()
+def test_the_unconditional_prompt_is_what_the_pipelines_own_guidance_takes(name, options):
+    backend = DiffusersBackend(CASES[name].build())
+    prompts = ["a cat", backend.unconditional_prompt, "x"]
+    condition = backend.encode_classes(prompts, prompts)
+    states = condition["encoder_hidden_states"]
+    returned = encode_text(backend.pipeline, ["a cat"], do_classifier_free_guidance=True, **options)
+    own = [part for part in returned if part is not None and part.shape == states[:1].shape]
+    assert len(own) == 2  # with the prompt and without
+    torch.testing.assert_close(states[:1], own[0])
+    torch.testing.assert_close(states[1:2], own[1])
+    assert not torch.equal(states[1], states[2])
+    if "encoder_attention_mask" in condition.tensors:
+        masks = [part for part in returned if part.ndim == 2]
+        assert torch.equal(condition["encoder_attention_mask"][:2], torch.cat(masks))
 
 
 @pytest.mark.parametrize("zeros", [True, False])

@@ -13,6 +13,7 @@ from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
 from diffusion_classifier.schedule import NoiseSchedule
 
+from . import other_pipelines
 from .pipelines import tiny_sd
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -146,6 +147,16 @@ def test_a_table_of_other_images_or_another_network_is_refused(make):
         make().errors(IMAGES[:2], table=table)
     with pytest.raises(ValueError, match="config_sha256="):
         make(backend=DiffusersBackend(tiny_sd("v_prediction"))).errors(IMAGES, table=table)
+
+
+def test_classes_known_by_name_are_added_as_texts_are(make, evaluations):
+    options = {"backend": DiffusersBackend(other_pipelines.tiny_dit()), "image_size": 16}
+    table = make(["3", "black grouse"], **options).errors(IMAGES)
+    more = make(["0", "3", "black grouse"], **options)
+    evaluations.clear()
+    extended = more.errors(IMAGES, table=table)
+    assert sum(evaluations) == 3 * 6  # of one class
+    np.testing.assert_allclose(extended.errors, more.errors(IMAGES).errors, rtol=1e-5)
 
 
 def test_classes_known_by_position_cannot_be_added(make):

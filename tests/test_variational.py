@@ -213,6 +213,8 @@ def test_families_say_whether_they_learn_a_variance(name):
     if name not in HAVE:
         with pytest.raises(ValueError, match=r"loss=\"vlb\" needs a network that predicts a varia"):
             clf.fit(None, labels)
+        with pytest.raises(NotImplementedError, match="predicts no variance"):
+            backend.forward_with_variance(*[torch.zeros(1)] * 2, backend)
         return
     z, t = torch.randn(2, *CASES[name].latent), torch.tensor([10, 700])
     condition = backend.encode_classes(labels, labels)
@@ -252,3 +254,6 @@ def test_a_function_with_learned_variance_must_return_both_halves():
     condition = backend.encode_classes(["a"], ["a"])
     with pytest.raises(ValueError, match=r"\(1, 6, 4, 4\), z's with twice the channels"):
         backend.forward(torch.zeros(1, 3, 4, 4), torch.tensor([0]), condition)
+    backend = FunctionBackend(lambda z, t, k: z, schedule=SCHEDULE)
+    with pytest.raises(NotImplementedError, match="FunctionBackend predicts no variance"):
+        backend.forward_with_variance(torch.zeros(1, 4, 4, 4), torch.tensor([0]), condition)

@@ -84,6 +84,8 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         How X is read: as pictures, or as a numeric array whose rows are the latents' source.
     text_conditional : bool
         Whether prompts mean something to the network (they are text, not class indices).
+    class_by_position : bool
+        Whether a class is known by its position among those of ``fit``, whatever its prompt.
     learned_variance : bool
         Whether the network also predicts the variance of a reverse step, which
         ``forward_with_variance`` then returns.
@@ -111,6 +113,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     input_kind: str = "image"
     learned_variance: bool = False
     text_conditional: bool = True
+    class_by_position: bool = False
     unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
     default_proposal: Tensor | None = None
@@ -162,5 +165,10 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
 
         -1 is the variance of the true posterior, 1 is beta_t; between them, logarithms are
         interpolated.
+
+        Raises
+        ------
+        NotImplementedError
+            If ``learned_variance`` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} predicts no variance.")

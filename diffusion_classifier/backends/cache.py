@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from .loading import Origin, local_folder
+from .loading import INDEX, Origin, local_folder, read_index
 from .pipeline import DiffusersBackend
 
 Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of change of every file
@@ -49,10 +49,11 @@ def clear_model_cache() -> None:
 
 
 def _stamp(origin: Origin) -> Stamp:
-    """What changes with the files of a local folder; empty for a Hub id."""
+    """What changes with the model in a local folder, not with files beside it; empty for an id."""
     folder = local_folder(origin)
     if folder is None:
         return ()
-    files = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]
+    parts = [folder / name for name in read_index(folder / INDEX, origin.name)]
+    files = [folder / INDEX, *(path for part in parts for path in part.glob("*") if path.is_file())]
     states = [(str(path.relative_to(folder)), path.stat()) for path in sorted(files)]
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)

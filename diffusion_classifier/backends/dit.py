@@ -133,7 +133,15 @@ class Lumina2(FlowFamily):
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         preface = len(pipeline.tokenizer(f"{pipeline.system_prompt} <Prompt Start> ").input_ids)
-        return encode_masked_text(pipeline, prompts, spent=preface)
+        condition = encode_masked_text(pipeline, prompts, spent=preface)
+        empty = [row for row, prompt in enumerate(prompts) if not prompt]
+        if empty:  # no text is no preface either, as guidance has it
+            *_, states, mask = encode_text(pipeline, [""], do_classifier_free_guidance=True)
+            condition.tensors["encoder_hidden_states"][empty] = states.to(
+                pipeline.transformer.dtype
+            )
+            condition.tensors["encoder_attention_mask"][empty] = mask
+        return condition
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer

@@ -28,10 +28,26 @@ SIGNS = {"epsilon": -1, "v_prediction": 1}  # of the velocity in F, as EDM sched
 
 
 class Preconditioned:
-    """A family whose pipeline has an EDM scheduler: all else is as in the family itself."""
+    """A family whose pipeline has an EDM scheduler: all else is as in the family itself.
 
-    def __init__(self, family: Family) -> None:
+    The scheduler is read here once, so that it may be exchanged to sample images.
+    """
+
+    def __init__(self, family: Family, scheduler: Any) -> None:
         self.family = family
+        config, name = scheduler.config, type(scheduler).__name__
+        if config.prediction_type not in SIGNS:
+            raise ValueError(
+                f"prediction_type={config.prediction_type!r} of {name} is not known, only "
+                f"{', '.join(SIGNS)}."
+            )
+        self.sign = SIGNS[config.prediction_type]
+        self.deviation = config.sigma_data
+        n, low, high = config.num_train_timesteps, config.sigma_min, config.sigma_max
+        if config.sigma_schedule == "exponential":
+            self.sigmas = torch.linspace(log(low), log(high), n, dtype=torch.float64).exp()
+        else:
+            self.sigmas = karras_sigmas(n, low, high, config.rho)
 
     def __getattr__(self, name: str) -> Any:
         if name == "family":  # not there yet while it is copied
@@ -39,11 +55,6 @@ class Preconditioned:
         return getattr(self.family, name)
 
     def prediction_type(self, pipeline: Any) -> str:
-        kind, name = pipeline.scheduler.config.prediction_type, type(pipeline.scheduler).__name__
-        if kind not in SIGNS:
-            raise ValueError(
-                f"prediction_type={kind!r} of {name} is not known, only {', '.join(SIGNS)}."
-            )
         return "v_prediction"
 
     def learned_variance(self, pipeline: Any) -> bool:
@@ -51,27 +62,18 @@ class Preconditioned:
 
     def schedule(self, pipeline: Any) -> NoiseSchedule:
         """Noise levels of the scheduler's grid, from the smallest on."""
-        config = pipeline.scheduler.config
-        n, low, high = config.num_train_timesteps, config.sigma_min, config.sigma_max
-        if config.sigma_schedule == "exponential":
-            sigmas = torch.linspace(log(low), log(high), n, dtype=torch.float64).exp()
-        else:
-            sigmas = karras_sigmas(n, low, high, config.rho)
-        return NoiseSchedule.from_sigmas(sigmas, config.sigma_data)
+        return NoiseSchedule.from_sigmas(self.sigmas, self.deviation)
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
-        return self.family.encode_images(pipeline, images) / pipeline.scheduler.config.sigma_data
+        return self.family.encode_images(pipeline, images) / self.deviation
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        config = pipeline.scheduler.config
-        schedule = self.schedule(pipeline)
-        times = (config.sigma_data * schedule.sigma / schedule.alpha).log() / 4
-        output = self.family.forward(pipeline, z, times.float().to(t.device)[t], condition)
-        return SIGNS[config.prediction_type] * output
+        times = (self.sigmas.log() / 4).float().to(t.device)[t]
+        return self.sign * self.family.forward(pipeline, z, times, condition)
 
 
 def preconditioned(family: Family, pipeline: Any) -> Any:
     """The family, as a preconditioned one if the pipeline's scheduler says so."""
     if isinstance(family, FlowFamily) or not type(pipeline.scheduler).__name__.startswith("EDM"):
         return family
-    return Preconditioned(family)
+    return Preconditioned(family, pipeline.scheduler)

@@ -111,6 +111,7 @@ class FunctionBackend(Backend):
     """
 
     text_conditional = False
+    class_by_position = True
     unconditional_prompt = None
 
     def __init__(
@@ -200,7 +201,9 @@ class FunctionBackend(Backend):
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """The two halves of the callable's output."""
+        """The two halves of the callable's output, if it has a learned variance."""
+        if not self.learned_variance:
+            return super().forward_with_variance(z, t, condition)
         output, variance = self._call(z, t, condition).chunk(2, 1)
         return output, variance
 

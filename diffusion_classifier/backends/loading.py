@@ -164,7 +164,7 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         check_option("offload", origin.offload, OFFLOAD)
     folder = local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
-    index = _read_index(index_path, origin.name)
+    index = read_index(index_path, origin.name)
     family = find_family([index["_class_name"]], f"{origin.name} is a {index['_class_name']}")
     later = family.text_encoders if origin.free_text_encoder and only is None else ()
     parts = [
@@ -301,7 +301,7 @@ def _explained(name: str) -> Iterator[None]:
         raise
 
 
-def _read_index(path: Path, name: str) -> dict[str, Any]:
+def read_index(path: Path, name: str) -> dict[str, Any]:
     """The index as a dict with a plain class name."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))

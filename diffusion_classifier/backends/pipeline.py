@@ -186,7 +186,9 @@ class DiffusersBackend(Backend):
             if loaded._config_sha256() != self._pickled_config:
                 raise ValueError(
                     f"{self._origin.name} is not the model that this was pickled with: its "
-                    "configuration has changed. Give the same model, or fit again."
+                    "configuration has changed, or an adapter (LoRA) was loaded into that one, "
+                    "which pickles leave out: fuse it and save the pipeline. Give the same model, "
+                    "or fit again."
                 )
             self._pipeline = loaded.pipeline
         return self._pipeline
@@ -315,7 +317,9 @@ class DiffusersBackend(Backend):
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """The denoiser's output and learned variance, both [R, C, h, w]."""
+        """The denoiser's output and learned variance, both [R, C, h, w], if it has one."""
+        if not self.learned_variance:
+            return super().forward_with_variance(z, t, condition)
         output, variance = self._family.forward(self.pipeline, z, t, condition).chunk(2, 1)
         return output, variance
 
@@ -343,7 +347,8 @@ class DiffusersBackend(Backend):
         dict
             ``name``: folder or Hub id (None if unknown), ``revision``, ``subfolder``,
             ``pipeline_class``, and ``config_sha256`` over the components' configurations, text
-            encoders apart, which may be freed. Weights are not read: a LoRA changes nothing here.
+            encoders apart, which may be freed. Weights are not read; adapters (LoRA) that are
+            not fused count by name.
         """
         origin = self._origin
         return {
