@@ -43,7 +43,8 @@ class InputMixin:
         """Encode images once, for any number of questions.
 
         Neither classes nor prompts play a part, so that this needs no ``fit``: encode before
-        cross-validation, and no image is decoded or encoded twice.
+        cross-validation, and no image is decoded or encoded twice. A fitted classifier encodes
+        for its own predictions, with the network and picture size that ``fit`` saw.
 
         Parameters
         ----------
@@ -89,7 +90,8 @@ class InputMixin:
         for name in ("n_features_in_", "feature_names_in_"):
             vars(self).pop(name, None)
         if isinstance(X, Latents):
-            check_made_by("these latents were", X.made_by, self._picture_settings(backend))
+            advice = "encode the images again, with an unfitted clone(clf) if this one was fitted"
+            check_made_by("these latents were", X.made_by, self._picture_settings(backend), advice)
         elif isinstance(X, ErrorTable):
             pass  # recorded errors of labelled images, to learn from
         elif X is not None and backend.input_kind == "array":
@@ -107,7 +109,8 @@ class InputMixin:
     ) -> Iterator[tuple[int, Callable[[Sequence[int]], Tensor]]]:
         """The number of images in X, and a function from their indices to latents."""
         if isinstance(X, Latents):
-            check_made_by("these latents were", X.made_by, self._picture_settings(backend))
+            advice = "encode the images again"
+            check_made_by("these latents were", X.made_by, self._picture_settings(backend), advice)
             yield len(X), lambda indices: X.values[list(indices)].to(backend.device)
         elif backend.input_kind == "array":
             checked = isinstance(X, _CheckedRows)

@@ -57,7 +57,12 @@ class Latents:
         return f"Latents(n_images={len(self)}, latent_shape={self.shape[1:]})"
 
 
-def check_made_by(subject: str, made_by: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_made_by(
+    subject: str,
+    made_by: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    advice: str = "make it again",
+) -> None:
     """Refuse what was computed with another network or other settings.
 
     Parameters
@@ -68,6 +73,8 @@ def check_made_by(subject: str, made_by: Mapping[str, Any], settings: Mapping[st
         Settings that it was made with.
     settings : mapping
         Those of the classifier that is to use it.
+    advice : str
+        What to do then, for the message.
 
     Raises
     ------
@@ -86,4 +93,4 @@ def check_made_by(subject: str, made_by: Mapping[str, Any], settings: Mapping[st
         if made_by.get(name) != settings.get(name)
     ]
     if changed:
-        raise ValueError(f"{subject} made with {'; '.join(changed)}; make it again.")
+        raise ValueError(f"{subject} made with {'; '.join(changed)}; {advice}.")

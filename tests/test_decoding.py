@@ -195,7 +195,11 @@ def test_a_process_forked_while_pictures_are_decoded_can_decode():
     child = os.fork()
     if child == 0:
         signal.alarm(PATIENCE)
-        os._exit(0 if load(pictures(), [1]).shape == (1, 3, 7, 6) else 1)
+        status = 1
+        try:
+            status = int(load(pictures(), [1]).shape != (1, 3, 7, 6))
+        finally:  # never back into the tests
+            os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     thread.join()
 

@@ -12,6 +12,9 @@ from diffusion_classifier import backends
 MODULES = (
     "diffusion_classifier",
     "diffusion_classifier.backends",
+    "diffusion_classifier.backends.base",
+    "diffusion_classifier.backends.families",
+    "diffusion_classifier.backends.family",
     "diffusion_classifier.backends.loading",
     "diffusion_classifier.calibration",
     "diffusion_classifier.datasets",
@@ -21,6 +24,7 @@ MODULES = (
     "diffusion_classifier.importance",
     "diffusion_classifier.latents",
     "diffusion_classifier.matching",
+    "diffusion_classifier.prediction",
     "diffusion_classifier.pruners",
     "diffusion_classifier.racing",
     "diffusion_classifier.samplers",

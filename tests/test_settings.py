@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, GaussianBackend
@@ -59,6 +60,14 @@ def test_predict_uses_what_fit_saw(clf, change):
     if not {"device", "backend", "n_fit_images", "calibrator"} & set(change):
         again = clf.fit(None, LABELS).predict_proba(IMAGES)
         assert (change == {"prompt_reduction": "mean"}) == np.array_equal(again, before)
+
+
+def test_latents_for_another_size_come_from_an_unfitted_clone(clf):
+    clf.set_params(image_size=8)
+    with pytest.raises(ValueError, match=r"image_size=\[16, 16\].*with an unfitted clone\(clf\)"):
+        clf.fit(clf.encode(IMAGES), [*LABELS, "cat"])
+    latents = clone(clf).encode(IMAGES)
+    assert clf.fit(latents, [*LABELS, "cat"]).predict(latents).shape == (3,)
 
 
 def test_batch_size_and_verbose_take_effect_at_once(clf, capsys):

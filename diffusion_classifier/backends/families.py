@@ -33,7 +33,8 @@ FAMILIES: list[Family] = [
 def register_family(family: Family) -> None:
     """Have pipelines of a new family loaded, or those of a known one served otherwise.
 
-    For this process. The latest registered comes first.
+    For this process: workers of scikit-learn's ``n_jobs`` must register it for themselves. The
+    latest registered comes first.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ def register_family(family: Family) -> None:
     Examples
     --------
     >>> from diffusion_classifier.backends import register_family
+    >>> from diffusion_classifier.backends.families import FAMILIES, find_family
     >>> from diffusion_classifier.backends.mmdit import AuraFlow
     >>> class ShortAuraFlow(AuraFlow):
     ...     default_template = "{}"

@@ -244,6 +244,7 @@ class FlowFamily(Family):
         return NoiseSchedule.flow(self.n_timesteps(pipeline))
 
     def n_timesteps(self, pipeline: Any) -> int:
+        """How many the time between image and noise is cut into."""
         return pipeline.scheduler.config.num_train_timesteps
 
 
