@@ -14,47 +14,49 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from promise import K, make_mixture
-from report import BINS, as_table, calibration_error, interval, write_page
+from promise import MIXTURE_DRAWS, MIXTURE_SAMPLER, K, make_mixture
+from report import (
+    BINS,
+    as_table,
+    calibration_error,
+    interval,
+    probability_figures,
+    write_page,
+)
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.racing import RacingPruner
 
-N_FIT, MAX_DRAWS, N_JOBS = 100, 1000, 2
+N_FIT, N_JOBS = 100, 2
 CALIBRATORS = (None, "temperature", "temperature-draws")
 
 
-def probabilities(weighting, calibrator, n_rows):
-    """Probabilities of the held-out rows, and their classes."""
+def measure(weighting, calibrator, n_rows):
+    """Figures of the held-out rows."""
     backend, X, y = make_mixture(N_FIT + n_rows)
     clf = DiffusionClassifier(
         backend,
         weighting=weighting,
-        pruner=RacingPruner(max_draws=MAX_DRAWS, learn_profile=True),
+        sampler=MIXTURE_SAMPLER,
+        pruner=RacingPruner(max_draws=MIXTURE_DRAWS, learn_profile=True),
         calibrator=calibrator,
         n_fit_images=N_FIT,
         random_state=0,
     )
-    return clf.fit(X[:N_FIT], y[:N_FIT]).predict_proba(X[N_FIT:]), y[N_FIT:]
-
-
-def figures(proba, truth):
-    """Per row: log-loss, Brier score, confidence, and whether it was right."""
-    rows = np.arange(len(truth))
-    brier = ((proba - np.eye(K)[truth]) ** 2).sum(1)
-    return -np.log(proba[rows, truth]), brier, proba.max(1), proba.argmax(1) == truth
+    clf.fit(X[:N_FIT], y[:N_FIT])
+    # In logarithms: with likelihood weights a probability may be below the least float.
+    return probability_figures(clf.predict_log_proba(X[N_FIT:]), y[N_FIT:])
 
 
 def summarise(own, plain):
     """Figures with intervals, and what they are less those of no calibration."""
-    log_loss, brier, confidence, right = own
     return {
-        "accuracy": interval(np.mean, right),
-        "ece": interval(calibration_error, confidence, right),
-        "log_loss": interval(np.mean, log_loss),
-        "brier": interval(np.mean, brier),
-        "log_loss_change": interval(np.mean, log_loss - plain[0]),
-        "brier_change": interval(np.mean, brier - plain[1]),
+        "accuracy": interval(np.mean, own["right"]),
+        "ece": interval(calibration_error, own["confidence"], own["right"]),
+        "log_loss": interval(np.mean, own["log_loss"]),
+        "brier": interval(np.mean, own["brier"]),
+        "log_loss_change": interval(np.mean, own["log_loss"] - plain["log_loss"]),
+        "brier_change": interval(np.mean, own["brier"] - plain["brier"]),
     }
 
 
@@ -75,15 +77,15 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/calibration.md"))
     args = parser.parse_args(argv)
     settings = [(w, c) for w in ("uniform", "likelihood") for c in CALIBRATORS]
-    found = Parallel(N_JOBS)(delayed(probabilities)(*s, args.rows) for s in settings)
-    parts = {s: figures(*part) for s, part in zip(settings, found, strict=True)}
+    found = Parallel(N_JOBS)(delayed(measure)(*s, args.rows) for s in settings)
+    parts = dict(zip(settings, found, strict=True))
     rows = {(w, str(c)): summarise(part, parts[w, None]) for (w, c), part in parts.items()}
     lines = [
         "# Calibration of raced probabilities",
         "",
         f"The {K} mixture classes of promise.md, {args.rows:,} held-out rows, racing with at most "
-        f"{MAX_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE has "
-        f"{BINS} bins. Intervals are 95 %, bootstrapped over rows; differences are paired. One "
+        f"{MIXTURE_DRAWS:,} draws; temperature and variance learned from {N_FIT} other rows. ECE "
+        f"has {BINS} bins. Intervals are 95 %, bootstrapped over rows; differences are paired. One "
         "seed of the draws.",
         "",
         *as_table(("weighting", "calibrator"), COLUMNS, rows),

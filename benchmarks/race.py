@@ -20,7 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import BINS, BOOTSTRAP, as_table, calibration_error, draw_races, interval, write_page
+from report import (
+    BINS,
+    BOOTSTRAP,
+    as_table,
+    calibration_error,
+    draw_races,
+    interval,
+    probability_figures,
+    write_page,
+)
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
@@ -133,18 +142,6 @@ def race(table, digits, name, weighting):
     }
 
 
-def probability_figures(log_proba, columns):
-    """Per scene: log-loss, Brier score, confidence and whether it was right."""
-    proba = np.exp(log_proba)
-    hot = np.eye(proba.shape[1])[columns]
-    return {
-        "log_loss": -log_proba[np.arange(len(columns)), columns],
-        "brier": ((proba - hot) ** 2).sum(1),
-        "confidence": proba.max(1),
-        "right": proba.argmax(1) == columns,
-    }
-
-
 def summarise(figures, staged, uniform):
     """All figures of one race with intervals, and what they are relative to others'."""
     spent = figures["evaluations"]
@@ -219,16 +216,17 @@ def as_markdown(rows, defaults, n_images):
             f"The embedded model on {n_images:,} held-out scenes, 10 digits, {N_DRAWS} draws "
             f"recorded in full: {len(DIGIT_NAMES) * N_DRAWS:,} evaluations per scene, once with "
             "uniform timesteps (`StratifiedSampler()`) and once with those of an "
-            f"`ImportanceSampler()`. Sampler (from {PILOT} draws), weights, the racing pruner's "
-            f"variance and the temperature T are learned from {N_FIT} further scenes. *Racing, "
-            "unlearned* has the image's own variance instead.",
+            f"`ImportanceSampler()`. Sampler (from {PILOT} draws, for uniform weights), weights, "
+            "the racing pruner's variance and the temperature T are learned from "
+            f"{N_FIT} further scenes. *Racing, unlearned* has the image's own variance instead.",
             "",
-            f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). Full "
-            "grid: the same draws and weights without pruning. *Of uniform weights*: evaluations "
-            f"relative to the same pruner with uniform weights. ECE has {BINS} bins. *T = 1*: "
-            "before calibration; *T(n)*: a temperature that depends on the draws taken. The "
-            "network predicts the noise, so that *native* weights are uniform. One seed of scenes "
-            f"and draws: {SEED}.",
+            f"In brackets: 95 % bootstrap intervals over scenes ({BOOTSTRAP:,} resamples). An "
+            "interval of no width says that no scene differed, which is not that none would: its "
+            f"95 % bound is {3 / n_images:.1%}. Full grid: the same draws and weights without "
+            "pruning. *Of uniform weights*: evaluations relative to the same pruner with uniform "
+            f"weights. ECE has {BINS} bins. *T = 1*: before calibration; *T(n)*: a temperature "
+            "that depends on the draws taken. The network predicts the noise, so that *native* "
+            f"weights are uniform. One seed of scenes and draws: {SEED}.",
             "",
             shipped,
             "",

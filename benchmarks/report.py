@@ -18,6 +18,18 @@ def calibration_error(confidence, right):
     return np.abs(gaps).sum() / len(right)
 
 
+def probability_figures(log_proba, columns):
+    """Per image: log-loss, Brier score, confidence and whether it was right."""
+    proba = np.exp(log_proba)
+    hot = np.eye(proba.shape[1])[columns]
+    return {
+        "log_loss": -log_proba[np.arange(len(columns)), columns],
+        "brier": ((proba - hot) ** 2).sum(1),
+        "confidence": proba.max(1),
+        "right": proba.argmax(1) == columns,
+    }
+
+
 def interval(figure, *columns, clusters=None, seed=0):
     """A figure of columns [n] with its 95 % bootstrap interval, over rows or whole clusters [n].
 

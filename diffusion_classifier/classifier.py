@@ -244,7 +244,7 @@ class DiffusionClassifier(
     def _record(self, X: Any, pilot: bool) -> ErrorTable:
         """All errors of some images; those of a pilot on fewer draws, at uniform timesteps."""
         if isinstance(X, ErrorTable):
-            X.check_matches(self.classes_, self._flat_prompts())
+            X.check_matches(self.classes_, self._flat_prompts(), self._error_settings())
             return X
         if not pilot:
             return self._race_to_table(X, NoPruning(self.pruner_.max_draws))
@@ -339,8 +339,8 @@ class DiffusionClassifier(
     def _log_posterior(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         if isinstance(X, ErrorTable):
-            X.check_matches(self.classes_, self._flat_prompts(), self._scoring.weights)
-            X.check_made_by(self._error_settings())
+            settings, weights = self._error_settings(), self._scoring.weights
+            X.check_matches(self.classes_, self._flat_prompts(), settings, weights)
             return X.log_posterior(self._scoring).numpy()
         with self._race(X) as (results, n_images, tape):
             log_posterior = np.empty((n_images, len(self.classes_)))

@@ -167,8 +167,9 @@ class ErrorTable:
         Parameters
         ----------
         pruner : str or Pruner, optional
-            None keeps every prompt to the end. A pruner that has learned is used as it is; its
-            budget counts as far as draws were recorded.
+            None keeps every prompt to the end. A pruner that has learned is used as it is: ask
+            nothing of it under other weights or rounds than it learned from. Its budget counts as
+            far as draws were recorded.
         weighting : str or Weighting, optional
             By default the one recorded.
         priors : array-like of shape (K,), optional
@@ -212,6 +213,7 @@ class ErrorTable:
             prompts=self.prompts,
             seed=self.seed,
             alpha=promised_alpha(pruner),
+            made_by=self.made_by,
         )
 
     def _rounds(self) -> Iterator[Draws]:
@@ -241,17 +243,24 @@ class ErrorTable:
         return read_parquet(path)
 
     def check_matches(
-        self, classes: NDArray, prompts: tuple[str, ...], weights: Tensor | None = None
+        self,
+        classes: NDArray,
+        prompts: tuple[str, ...],
+        settings: Mapping[str, Any],
+        weights: Tensor | None = None,
     ) -> None:
         """Raise a ValueError unless the errors are of these classes, prompts and weights.
 
-        Weights may differ only if nothing was dropped by them.
+        Weights may differ only if nothing was dropped by them. ``settings``: the network, picture
+        size and loss that made the errors, if the table knows them.
         """
         if self.prompts != prompts or not np.array_equal(self.classes, classes):
             raise ValueError(
                 f"this ErrorTable holds prompts {self.prompts[:3]}..., but this classifier was "
                 f"fitted with {prompts[:3]}...; record errors with this classifier."
             )
+        if self.made_by is not None:
+            check_made_by("the table was", self.made_by, settings)
         if weights is None or torch.equal(weights, self.scoring.weights) or self.is_full:
             return
         raise ValueError(
@@ -259,11 +268,6 @@ class ErrorTable:
             "them; replay the full table with weighting=clf.weighting_, or ask the table itself: "
             "table.log_posterior()."
         )
-
-    def check_made_by(self, settings: Mapping[str, Any]) -> None:
-        """Raise a ValueError if another network, picture size or loss made the errors."""
-        if self.made_by is not None:
-            check_made_by("the table was", self.made_by, settings)
 
     def __len__(self) -> int:
         return len(self.errors)

@@ -26,7 +26,7 @@ from .losses import Scoring
 from .profile import FitRecord
 from .pruners import Pruner
 from .samplers import Sampler
-from .strategies import resolve_strategy
+from .strategies import default_sampler, resolve_strategy
 from .validation import check_positive_integer
 from .weighting import Weighting
 
@@ -44,9 +44,10 @@ class Strategies(NamedTuple):
     @classmethod
     def of(cls, params: Any, backend: Backend) -> Self:
         """Fresh ones, by the parameters of these names that an estimator has."""
-        return cls(
-            *(resolve_strategy(kind, getattr(params, kind), backend) for kind in cls._fields)
-        )
+        chosen = cls(*(resolve_strategy(kind, getattr(params, kind)) for kind in cls._fields))
+        if params.sampler is not None:
+            return chosen
+        return chosen._replace(sampler=default_sampler(backend, chosen.weighting))
 
     @property
     def needs_record(self) -> bool:

@@ -60,22 +60,26 @@ _LEAST_KNOWLEDGE = 6.0  # rounds, own and prior, behind a variance that a drop m
 class RacingPruner(Pruner):
     """Drops a class when it is behind the leader, with total error ``alpha`` over all looks.
 
-    The first round only finds a leader; later rounds test every class against it.
+    The first round only finds a leader; later rounds test every class against it. Rounds must be
+    independent, as those of ``StratifiedSampler`` and ``ImportanceSampler`` are: on ``EvenSampler``
+    and ``FixedDraws`` nothing is promised.
 
     Parameters
     ----------
     alpha : float in (0, 1), default=0.05
         Probability (asymptotically) that the class that would win with infinitely many draws is
         dropped: over all rounds and all classes together. A race that the budget ends is
-        decided by the smallest mean, without a promise.
+        decided by the smallest mean, without a promise. Of several prompts per class that race
+        one by one ("best", "mixture"), it is the best prompt that is kept.
     max_draws : int, default=200
         Draws after which a race ends whoever is left.
     min_rounds : int, default=2
         Rounds before the first drop, at least 2. Whatever it is, a class is dropped only when its
         variance is known as well as from 6 rounds: its own and those that the prior is worth.
     prior_rounds : float, default=4.0
-        Most rounds that the variance of an image's other rivals is worth; 0: each rival's
-        variance is its own. Without effect after ``learn``.
+        Most rounds that the mean variance of an image's rivals is worth; 0: each rival's variance
+        is its own. A learned variance has a worth of its own, and then this is only the worth from
+        which skewness is not heeded.
     tuned_round : int, default=3
         Round at which the test is most powerful. It stays valid, and good, at all others.
     learn_profile : bool, default=False
@@ -88,7 +92,9 @@ class RacingPruner(Pruner):
         Learned: standard deviation of the round means of a rival that is as good as the true class,
         less those of that class. In units of contributions.
     prior_rounds_ : float
-        Learned: rounds that this is worth.
+        Learned: rounds that this is worth; fewer than there were images to learn from.
+    round_size_ : int
+        Draws per round that it was learned from; with rounds of another size it is not used.
 
     Raises
     ------
@@ -140,18 +146,23 @@ class RacingPruner(Pruner):
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
         """Learn how much a rival as good as the true class would vary against it.
 
-        From each image's closest rival: its variance as a line in its squared gap, at gap 0.
+        From each image's closest rival: its variance as a line in its squared gap, at gap 0. It is
+        that of rounds of the record's size, under these weights. A record of one round teaches
+        nothing, and a race of one drops nobody: unless ``learn_profile`` asks for it, it is left.
 
         Raises
         ------
         ValueError
-            If the record has no image, no two rounds, or no closest rival that varies.
+            If the record has no image, no two rounds (with ``learn_profile``), or no closest rival
+            that varies.
         """
         closest = [
             _closest(round_means(differences[None], record.round_of)[0])
             for differences in record.paired_differences(weights)
         ]
         n_rounds = len(closest[0]) if closest else 0
+        if n_rounds == 1 and not self.learn_profile:
+            return self
         if n_rounds < 2:
             raise ValueError(
                 f"RacingPruner learns from at least 2 rounds of at least 1 image, but the record "
@@ -168,6 +179,7 @@ class RacingPruner(Pruner):
             variance / (at_zero + slope * squared_gap), n_rounds - 1
         )
         self.deviation_ = math.sqrt(at_zero * ratio)
+        self.round_size_ = _first_size(record.round_of)
         return self
 
     def select(
@@ -186,7 +198,8 @@ class RacingPruner(Pruner):
         total, squares = differences.sum(2), (differences**2).sum(2)
         leader = torch.zeros_like(active).scatter(1, _best(means, active)[:, None], True)
         rivals = active & ~leader & (squares > 0)
-        variance, worth = self._prior(total, squares, rivals, n)
+        learned = getattr(self, "round_size_", None) == _first_size(round_of)
+        variance, worth = self._prior(total, squares, rivals, n, learned)
         precision = self._precision()
         bound = math.log(0.5 + math.sqrt(1 + n / precision) / (2 * self.alpha))
         if n > 1:
@@ -213,10 +226,10 @@ class RacingPruner(Pruner):
         return self.tuned_round / (log_odds + math.log(log_odds + 1))
 
     def _prior(
-        self, total: Tensor, squares: Tensor, rivals: Tensor, n: int
+        self, total: Tensor, squares: Tensor, rivals: Tensor, n: int, learned: bool
     ) -> tuple[Tensor, Tensor]:
         """Variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
-        if hasattr(self, "prior_rounds_"):
+        if learned:
             return torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
         if n == 1:  # nothing is known of the variance
             return torch.zeros(1), torch.zeros(1)
@@ -259,6 +272,11 @@ def behind_earlier_leader(means: Tensor) -> Tensor:
     return later - torch.where(leads, second[:, None], first[:, None])
 
 
+def _first_size(round_of: Tensor) -> int:
+    """Draws of the first round."""
+    return int((round_of == 0).sum())
+
+
 def _closest(rivals: Tensor) -> Tensor:
     """The row of least mean, [R], of rivals [P, R]."""
     return rivals[rivals.mean(1).argmin()].clone()
@@ -297,12 +315,14 @@ def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float]:
 def _prior_variance(variance: Tensor, freedom: int) -> tuple[float, float]:
     """s_0^2 and nu of the scaled inverse chi-square that these sample variances come from.
 
-    By the mean and variance of their logarithms, each having ``freedom`` degrees of freedom.
+    By the mean and variance of their logarithms, each having ``freedom`` degrees of freedom. How
+    much n images depart from each other is known from n - 1 deviations: nu is no more.
     """
     half = torch.tensor(freedom / 2, dtype=torch.float64)
     logs = variance.double().log() - torch.digamma(half) + half.log()
     excess = float(logs.var(correction=0) - torch.polygamma(1, half))
     candidates = torch.linspace(0.5, _MOST_PRIOR_ROUNDS, 196, dtype=torch.float64)
+    candidates = candidates[candidates <= len(variance) - 1]
     enough = candidates[torch.polygamma(1, candidates / 2) >= excess]
     if not len(enough):
         return float(logs.mean().exp()), 0.0

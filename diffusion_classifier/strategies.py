@@ -38,15 +38,13 @@ _KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
 }
 
 
-def resolve_strategy(kind: str, value: Any, backend: Backend | None = None) -> Any:
+def resolve_strategy(kind: str, value: Any) -> Any:
     """A fresh strategy from None (the default), a name, or an instance to be cloned.
 
     Parameters
     ----------
     kind : {"sampler", "pruner", "weighting", "calibrator"}
     value : None, str or an instance of the kind's class
-    backend : Backend, optional
-        May know a better default sampler than the stratified one.
 
     Raises
     ------
@@ -57,8 +55,6 @@ def resolve_strategy(kind: str, value: Any, backend: Backend | None = None) -> A
     """
     base, known, default = _KINDS[kind]
     if value is None:
-        if kind == "sampler" and backend is not None and backend.default_proposal is not None:
-            return ImportanceSampler(proposal=backend.default_proposal)
         return None if default is None else known[default]()
     if isinstance(value, str):
         return known[check_option(kind, value, known)]()
@@ -68,6 +64,19 @@ def resolve_strategy(kind: str, value: Any, backend: Backend | None = None) -> A
         f"{kind}={value!r} must be a {base.__name__}, None, or one of {', '.join(map(repr, known))}"
         + (" (an instance, not the class)." if value in known.values() else ".")
     )
+
+
+def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:
+    """The sampler of an estimator that names none: where the backend's classes differ, if known.
+
+    Weights that are not yet learned are taken to be uniform.
+    """
+    proposal = backend.default_proposal
+    if proposal is None:
+        return StratifiedSampler()
+    if not weighting.needs_record:
+        proposal = proposal * weighting.weights(backend.schedule, backend.prediction_type)
+    return ImportanceSampler(proposal=proposal)
 
 
 def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:

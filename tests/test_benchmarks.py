@@ -47,6 +47,15 @@ def test_calibration_error_is_the_mean_gap_of_confidence_and_accuracy(load):
     assert report.calibration_error(np.ones(3), np.ones(3, bool)) == 0
 
 
+def test_figures_of_probabilities_are_finite_where_a_probability_underflows(load):
+    log_proba = np.array([np.log([0.75, 0.25]), [-800.0, 0.0]])
+    figures = load("report").probability_figures(log_proba, np.array([0, 0]))
+    assert figures["log_loss"].tolist() == pytest.approx([-np.log(0.75), 800.0])
+    assert figures["brier"].tolist() == pytest.approx([2 * 0.25**2, 2.0])
+    assert figures["confidence"].tolist() == pytest.approx([0.75, 1.0])
+    assert figures["right"].tolist() == [True, False]
+
+
 def test_tables_show_figures_intervals_and_inverses(load):
     rows = {("a", "b"): {"x": [0.5, 0.25, 0.75], "y": 0.05}}
     columns = {"share": ("x", "{:.0%}"), "of full": ("y", "1/{:.0f}")}

@@ -12,6 +12,8 @@ from diffusion_classifier.backends import DiffusersBackend, FunctionBackend
 from diffusion_classifier.backends.embedded import embedded_path, load_embedded
 from diffusion_classifier.datasets import CAPTION_WORDS, COLOR_NAMES, DIGIT_NAMES, is_unseen_pair
 from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.strategies import default_sampler
+from diffusion_classifier.weighting import FittedWeighting, LikelihoodWeighting
 
 from .pipelines import tiny_sd
 
@@ -104,9 +106,20 @@ def test_captions_are_true_varied_and_partial():
 def test_its_sampler_proposes_the_timesteps_that_tell_its_classes_apart():
     clf = DiffusionClassifier().fit(None, DIGIT_NAMES)
     proposal = clf.backend_.default_proposal
-    assert clf.sampler_.proposal is proposal
+    assert torch.equal(clf.sampler_.proposal, proposal.double())
     assert proposal.shape == (1000,)
     by_quarter = proposal.view(4, 250).mean(1)
     assert by_quarter[:2].min() > 2 * by_quarter[3]
     again = DiffusionClassifier(clf.backend_, sampler="stratified").fit(None, DIGIT_NAMES)
     assert not hasattr(again.sampler_, "proposal")
+
+
+def test_the_timesteps_proposed_go_by_the_weights():
+    clf = DiffusionClassifier(weighting="likelihood").fit(None, ["one", "two"])
+    weights = LikelihoodWeighting().weights(clf.backend_.schedule, "epsilon")
+    p = clf.backend_.default_proposal * weights
+    density = next(clf.sampler_.rounds(clf.backend_.schedule, 0)).density
+    timesteps = next(clf.sampler_.rounds(clf.backend_.schedule, 0)).timesteps
+    assert torch.allclose(density, 0.8 * (p / p.mean())[timesteps] + 0.2)
+    unlearned = default_sampler(clf.backend_, FittedWeighting())
+    assert torch.equal(unlearned.proposal, clf.backend_.default_proposal)

@@ -11,6 +11,8 @@ from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.calibration import TemperatureCalibrator
 from diffusion_classifier.learning import choose_images, fit_record
 from diffusion_classifier.pruners import NoPruning, StagedPruner
+from diffusion_classifier.racing import RacingPruner
+from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.weighting import UniformWeighting
 
 MEANS = np.array([[-1.0, 0], [1, 0], [0, 1.5]])
@@ -154,6 +156,23 @@ def test_one_image_is_too_few():
 def test_fewer_images_than_folds_are_raced_one_by_one():
     clf = classifier(calibrator="temperature").fit(MEANS, LABELS)
     assert np.isfinite(clf.calibrator_.log_temperature_[0])
+
+
+def test_a_table_of_another_network_is_not_learned_from():
+    X, y = sample(30)
+    table = classifier().fit(X, y).errors(X, full=True)
+    other = DiffusionClassifier(GaussianBackend(2 * MEANS, np.eye(2), covariance_type="shared"))
+    other.set_params(pruner=STAGED, weighting="fitted")
+    for made in (table, table.replay()):
+        with pytest.raises(ValueError, match="the table was made with"):
+            other.fit(made, y)
+
+
+def test_a_race_of_one_round_needs_no_variance():
+    X, y = sample(30)
+    one_round = {"sampler": StratifiedSampler(8), "pruner": RacingPruner(max_draws=8)}
+    clf = classifier(calibrator="temperature", **one_round).fit(X, y)
+    assert clf.errors(X).n_evaluations.tolist() == [24] * 30
 
 
 def test_a_record_is_made_of_a_table():

@@ -90,6 +90,34 @@ def test_the_best_class_is_dropped_in_at_most_alpha_of_races(name):
     assert active.any(1).all()
 
 
+@pytest.mark.parametrize("name", ["minus periodic in t", "heavy tails", "skewed to the left"])
+def test_a_learned_variance_keeps_the_promise(name):
+    fit, raced = PROBLEMS[name].split(N // 2)
+    record = make_record(fit, [0] * len(fit), round_of=torch.arange(J) // 4)
+    pruner = RacingPruner(max_draws=J).learn(record, torch.ones(100).double())
+    assert pruner.prior_rounds_ > 6  # so much that drops may rest on it from the start
+    lost = int((~race(pruner, raced)[0][:, 0]).sum())
+    assert beta.ppf(0.01, lost, len(raced) - lost + 1) <= 0.05 if lost else True
+
+
+def test_a_variance_of_other_rounds_is_not_used():
+    """Means of long rounds vary less: taken for those of short ones they would drop anyone."""
+    record = make_record(normal(100, 10, J), [0] * 100, round_of=torch.arange(J) // 20)
+    learned = RacingPruner(max_draws=J).learn(record, torch.ones(100).double())
+    own, _ = race(RacingPruner(max_draws=J), PROBLEMS["exact ties"])
+    assert torch.equal(race(learned, PROBLEMS["exact ties"])[0], own)
+
+
+def test_racing_ends_with_all_prompts_of_one_class():
+    """Prompts race one by one; two that are equally good keep each other."""
+    contributions = 0.1 * normal(5, 4, 40) + torch.tensor([0.0, 0.0, 5.0, 6.0])[:, None]
+    active = torch.ones(5, 4, dtype=torch.bool)
+    class_of = torch.tensor([0, 0, 1, 1])
+    kept = RacingPruner().select(contributions, active, torch.arange(40) // 2, class_of)
+    assert not kept[:, 2:].any()
+    assert kept[:, :2].all()
+
+
 def test_distant_rivals_are_dropped_at_the_first_look_and_ties_are_kept():
     contributions = 0.1 * normal(20, 6, 40)
     contributions[:, 3:] += 5
@@ -139,9 +167,21 @@ def test_a_profile_is_worth_little_where_images_differ():
     assert RacingPruner().learn(record, torch.ones(100).double()).prior_rounds_ < 3
 
 
-def test_profile_needs_rounds_and_images():
+@pytest.mark.parametrize("n_images", [1, 2, 5])
+def test_few_images_do_not_tell_how_little_images_differ(n_images):
+    record = make_record(1 + normal(n_images, 3, 80), [0] * n_images)
+    pruner = RacingPruner().learn(record, torch.ones(100).double())
+    assert pruner.prior_rounds_ <= n_images - 1
+
+
+def test_a_record_of_one_round_is_refused_only_where_it_was_asked_for():
+    record = make_record(torch.ones(1, 2, 4), [0])
     with pytest.raises(ValueError, match="at least 2 rounds"):
-        RacingPruner().learn(make_record(torch.ones(1, 2, 4), [0]))
+        RacingPruner(learn_profile=True).learn(record)
+    assert not hasattr(RacingPruner().learn(record), "prior_rounds_")
+
+
+def test_profile_needs_rivals_that_vary():
     with pytest.raises(ValueError, match="constant"):
         RacingPruner().learn(make_record(torch.ones(1, 2, 8), [0]))
 

@@ -92,7 +92,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     default_template : str
         Prompt of a label when the user gives none.
     default_proposal : Tensor of shape (T,) or None
-        Where over t the model tells classes apart, if that is known: what
+        Where over t the model tells classes apart, if that is known: times the weights w(t), what
         :class:`~diffusion_classifier.importance.ImportanceSampler` proposes when the user names
         no sampler. None: uniform timesteps.
     image_size : tuple of (int, int) or None
