@@ -84,8 +84,6 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         How X is read: as pictures, or as a numeric array whose rows are the latents' source.
     text_conditional : bool
         Whether prompts mean something to the network (they are text, not class indices).
-    class_by_position : bool
-        Whether a class is known by its position among those of ``fit``, whatever its prompt.
     learned_variance : bool
         Whether the network also predicts the variance of a reverse step, which
         ``forward_with_variance`` then returns.
@@ -113,7 +111,6 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     input_kind: str = "image"
     learned_variance: bool = False
     text_conditional: bool = True
-    class_by_position: bool = False
     unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
     default_proposal: Tensor | None = None
@@ -121,6 +118,11 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     image_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+
+    @property
+    def class_by_position(self) -> bool:
+        """Whether classes are known by their position among those of ``fit``, not by prompts."""
+        return not self.text_conditional
 
     def fit(self, X: Any, y: Any) -> Backend:
         """Learn from labelled images; most backends are trained already and do nothing."""

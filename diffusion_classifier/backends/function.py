@@ -111,7 +111,6 @@ class FunctionBackend(Backend):
     """
 
     text_conditional = False
-    class_by_position = True
     unconditional_prompt = None
 
     def __init__(

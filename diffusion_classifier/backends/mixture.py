@@ -84,7 +84,6 @@ class MixtureBackend(Backend):
 
     input_kind = "array"
     text_conditional = False
-    class_by_position = True
     unconditional_prompt = None
     default_template = "{}"
     dtype = torch.float64

@@ -227,6 +227,11 @@ class DiffusersBackend(Backend):
         """What the denoiser computes in."""
         return getattr(self.pipeline, self._family.denoiser).dtype
 
+    @property
+    def class_by_position(self) -> bool:
+        """Never: a prompt is text, or the name or index of a class."""
+        return False
+
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Latents of images.
