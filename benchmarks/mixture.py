@@ -1,7 +1,7 @@
 """K = 1,000 Gaussian-mixture classes in 256 dimensions: every pruner with every weighting.
 
 Exact noise predictions, so no network. Every image's full grid, 1,000 classes x 1,000 draws, is
-computed on the fly and raced: 400 images with uniform weights, 50 with others. Writes
+computed on the fly and raced: 250 images with uniform weights, 50 with others. Writes
 docs/benchmarks/mixture.md:
 
     python benchmarks/mixture.py
@@ -228,7 +228,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=50, help="per seed")
     parser.add_argument("--fit-images", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/mixture.md"))
     args = parser.parse_args(argv)
     start = time.perf_counter()
