@@ -239,7 +239,8 @@ def main(argv=None):
     text = report(deep, wide, args, time.perf_counter() - start)
     write_page(args.output, text, argv)
     picture = args.output.with_suffix(".png")
-    draw_races(deep | wide, "differs", "answers unlike the full grid's, in %", picture)
+    rows = {(s, pruner, weights): row for (s, weights, pruner), row in (deep | wide).items()}
+    draw_races(rows, "differs", "answers unlike the full grid's, in %", picture)
 
 
 if __name__ == "__main__":
