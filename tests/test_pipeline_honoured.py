@@ -1,14 +1,18 @@
 """What users set on a pipeline with diffusers' and torch's own calls is honoured, not re-made."""
 
+import pickle
 import warnings
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
+from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
+from diffusion_classifier.pruners import NoPruning
 
-from .pipelines import IMAGE_SIZE, PROMPTS, tiny_sd
+from .pipelines import IMAGE_SIZE, PROMPTS, saved, tiny_sd
 from .test_backends_pipeline import epsilon_errors
 
 
@@ -61,3 +65,22 @@ def test_attention_set_on_the_pipeline_is_used(images):
     errors = epsilon_errors(DiffusersBackend(pipeline), images, PROMPTS, [500])
     assert Counting.calls > 0
     torch.testing.assert_close(errors, expected, rtol=1e-4, atol=0)
+
+
+def test_a_scheduler_exchanged_to_sample_images_makes_it_no_other_model(images, tmp_path):
+    backend = DiffusersBackend.from_pretrained(saved(tiny_sd(), tmp_path / "model"))
+    identity = backend.identity()
+    clf = DiffusionClassifier(backend, pruner=NoPruning(2), random_state=0).fit(None, ["cat", "x"])
+    images = (images + 1) / 2
+    expected, latents, table = clf.predict_proba(images), clf.encode(images), clf.errors(images)
+    config = backend.pipeline.scheduler.config
+    backend.pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config)
+    assert backend.identity() == identity
+    for X in (images, latents, table):
+        np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-5)
+    clf.save(tmp_path / "fitted")
+    for again in (
+        pickle.loads(pickle.dumps(clf)),
+        DiffusionClassifier.load(tmp_path / "fitted"),
+    ):
+        np.testing.assert_allclose(again.predict_proba(images), expected, rtol=1e-5)

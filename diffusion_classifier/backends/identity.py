@@ -11,7 +11,10 @@ NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go
 
 
 def hash_configs(components: Mapping[str, Any]) -> str:
-    """A sha256 of the configurations of components, by name; weights are not read."""
+    """A sha256 of the configurations of components, by name; weights are not read.
+
+    A component may also be given by its configuration, a dict.
+    """
     configs = {name: _config(component) for name, component in components.items()}
     return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -23,7 +26,7 @@ def _config(component: Any) -> dict[str, Any]:
     """
     if component is None:
         return {}
-    config = getattr(component, "config", None)
+    config = component if isinstance(component, dict) else getattr(component, "config", None)
     if config is None:  # a tokenizer
         return {"n_tokens": len(component), "max_length": component.model_max_length}
     config = config.to_dict() if hasattr(config, "to_dict") else config

@@ -212,6 +212,7 @@ class DiffusersBackend(Backend):
         self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
+        self._as_read = {"scheduler": dict(pipeline.scheduler.config)}  # it may be exchanged
         self._family = family
         self._pipeline = pipeline
         self._pipeline_class = names[0]
@@ -368,7 +369,7 @@ class DiffusersBackend(Backend):
         if self._pipeline is None:  # out of a pickle
             return self._pickled_config
         parts = [p for p in self._family.components if p not in self._family.text_encoders]
-        return hash_configs({name: getattr(self._pipeline, name) for name in parts})
+        return hash_configs({p: getattr(self._pipeline, p) for p in parts} | self._as_read)
 
     def __copy__(self) -> DiffusersBackend:
         twin = object.__new__(type(self))
