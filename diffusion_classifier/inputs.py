@@ -21,6 +21,7 @@ from .images import RESIZE_MODES, read_images, read_size
 from .labels import read_labels
 from .latents import Latents, check_made_by
 from .losses import LOSS_NAMES, PROMPT_REDUCTIONS
+from .pictures import to_array
 from .runtime import BatchSize
 from .strategies import resolve_backend
 from .validation import check_option
@@ -126,7 +127,7 @@ class InputMixin:
         """Flattened rows as pictures; columns are counted and named as scikit-learn does."""
         rows = None
         if backend.image_shape is not None and getattr(X, "ndim", 0) == 2:
-            rows = np.asarray(X)
+            rows = to_array(X) if isinstance(X, Tensor) else np.asarray(X)
             rows = rows if rows.dtype.kind in "biuf" else None
         is_table = rows is not None or hasattr(X, "columns")
         if is_table and (reset or hasattr(self, "n_features_in_")):

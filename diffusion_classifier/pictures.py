@@ -81,6 +81,12 @@ def check_floats(values: NDArray | Tensor, index: int) -> None:
         )
 
 
+def to_array(values: Tensor) -> NDArray:
+    """A tensor of any device and dtype as an array; floats as float32."""
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()  # bfloat16 too
+
+
 def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
     """A picture of a known dtype as an array [H, W] or [H, W, 3 or 4]."""
     shape = tuple(item.shape)
@@ -89,8 +95,7 @@ def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
     axes = (-1, 0)
     if isinstance(item, Tensor):
         axes = (0, -1)
-        item = item.detach().cpu()
-        item = (item.float() if item.is_floating_point() else item).numpy()  # bfloat16 too
+        item = to_array(item)
     if item.dtype.kind not in "bf" and item.dtype.str[1:] not in ("u1", "u2"):
         raise ValueError(
             f"image {index} has dtype {item.dtype}; give uint8 in 0 ... 255, uint16 in "

@@ -239,6 +239,7 @@ def forms(folder):
         "mixed": [pil[0], names[1], IMAGES[2], torch.from_numpy(first[3].copy()), *paths[4:]],
         "rows": IMAGES.reshape(len(IMAGES), -1),
         "rows of floats": pd.DataFrame(floats.reshape(len(IMAGES), -1)),
+        "rows of a network": torch.from_numpy(floats.reshape(len(IMAGES), -1)).requires_grad_(),
     }
 
 
@@ -264,6 +265,16 @@ def test_flattened_rows_have_features_as_scikit_learn_counts_them(clf):
     assert not hasattr(clf.fit(IMAGES, Y), "n_features_in_")
     with pytest.raises(ValueError, match=r"10 columns, but image_shape=\(32, 32, 3\)"):
         clf.predict(rows.to_numpy()[:, :10])
+
+
+def test_three_grey_rows_in_half_precision_are_three_pictures():
+    clf = DiffusionClassifier(load_embedded(image_shape=(32, 32)), pruner=NoPruning(1))
+    clf.set_params(random_state=0).fit(None, ["red digit", "blue digit"])
+    rows = torch.from_numpy(IMAGES[:3, :, :, 0]) >= 128  # 0 and 1, which any dtype holds
+    expected = clf.predict_proba(rows.flatten(1).numpy())
+    for dtype in (torch.bool, torch.bfloat16, torch.float16):
+        given = rows.flatten(1).to(dtype)
+        np.testing.assert_allclose(clf.predict_proba(given), expected, atol=1e-6)
 
 
 def test_rows_are_refused_without_an_image_shape(clf):

@@ -2,6 +2,7 @@
 
 import math
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -224,6 +225,17 @@ def test_families_say_whether_they_learn_a_variance(name):
     images = np.zeros((1, *CASES[name].pixels, 3))
     errors = clf.set_params(image_size=CASES[name].pixels).fit(None, labels).errors(images).errors
     assert errors.shape == (1, 2, 2) and (errors > 0).all()
+
+
+@pytest.mark.parametrize(("kind", "has"), [("learned_range", True), ("learned", False)])
+def test_a_variance_that_is_not_in_its_range_is_not_taken_for_one(kind, has):
+    """``learned``: the output is the log variance itself, not v in [-1, 1]."""
+    pipeline = other_pipelines.tiny_dit()
+    pipeline.scheduler = diffusers.DDPMScheduler(variance_type=kind)
+    backend = DiffusersBackend(pipeline)
+    assert backend.learned_variance is has
+    z, t = torch.randn(1, *CASES["dit"].latent), torch.tensor([10])
+    assert backend.forward(z, t, backend.encode_classes(["0"], ["0"])).shape == z.shape
 
 
 @pytest.mark.parametrize("weighting", ["likelihood", "exponential", "native"])

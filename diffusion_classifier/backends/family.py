@@ -79,7 +79,9 @@ class Family(ABC):
         return getattr(pipeline, self.denoiser).config.in_channels
 
     def learned_variance(self, pipeline: Any) -> bool:
-        """Whether the denoiser also predicts the variance of a reverse step."""
+        """Whether the denoiser also predicts where a reverse step's variance is in its range."""
+        if pipeline.scheduler.config.get("variance_type") == "learned":
+            return False  # the variance itself (its logarithm), of another bound
         channels = getattr(pipeline, self.denoiser).config.get("out_channels")
         return channels == 2 * self.latent_channels(pipeline)
 
