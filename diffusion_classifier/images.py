@@ -312,6 +312,8 @@ def _as_source(X: Any) -> Any:
         if X.ndim != 1 and X.shape[1:] != (1,):
             raise ValueError(_shape_message(X))
         X = X.reshape(len(X)).tolist()
+    if hasattr(X, "toarray"):  # of SciPy
+        raise TypeError(f"X is sparse ({type(X).__name__}); pass X.toarray().")
     if isinstance(X, list | tuple):
         for index, item in enumerate(X):
             check_picture(item, index)

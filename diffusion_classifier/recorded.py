@@ -123,10 +123,14 @@ def comparable_errors(
 
     Raises
     ------
+    TypeError
+        If ``table`` is none.
     ValueError
         If the table is of other images by their number, other draws, another network or loss, or
         other classes of a network that knows classes by their position.
     """
+    if not isinstance(table, ErrorTable):
+        raise TypeError(f"table is of type {type(table).__name__}; give what errors(X) returned.")
     if len(table) != n_images:
         raise ValueError(
             f"the table holds {len(table)} images and X {n_images}; pass the images that the "

@@ -147,6 +147,10 @@ def test_a_table_of_other_images_or_another_network_is_refused(make):
         make().errors(IMAGES[:2], table=table)
     with pytest.raises(ValueError, match="config_sha256="):
         make(backend=DiffusersBackend(tiny_sd("v_prediction"))).errors(IMAGES, table=table)
+    with pytest.raises(
+        TypeError, match=r"table is of type ndarray; give what errors\(X\) returned"
+    ):
+        make().errors(IMAGES, table=table.errors)
 
 
 def test_classes_known_by_name_are_added_as_texts_are(make, evaluations):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import StackingClassifier, VotingClassifier
@@ -280,6 +281,12 @@ def test_three_grey_rows_in_half_precision_are_three_pictures():
 def test_rows_are_refused_without_an_image_shape(clf):
     with pytest.raises(ValueError, match=r"X has shape \(8, 3072\)"):
         clf.fit(IMAGES.reshape(8, -1), Y)
+
+
+def test_sparse_rows_are_refused_with_what_to_do(clf):
+    clf.set_params(backend=load_embedded(image_shape=(32, 32, 3)))
+    with pytest.raises(TypeError, match=r"X is sparse \(csr_array\); pass X\.toarray\(\)"):
+        clf.fit(csr_array(IMAGES.reshape(8, -1)), Y)
 
 
 def test_a_column_of_paths_has_a_name(clf, tmp_path):
