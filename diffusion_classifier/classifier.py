@@ -302,9 +302,9 @@ class DiffusionClassifier(
         full : bool, default=False
             Evaluate every prompt on every draw of the budget, whatever the pruner.
         table : ErrorTable, optional
-            Recorded earlier on the same images, with the same network, loss, sampler and integer
-            ``random_state``, for other labels or fewer draws: only what it lacks is computed, and
-            the result is as if all were computed anew.
+            Recorded earlier on the same images in the same order (their number alone is checked),
+            with the same network, loss, sampler and integer ``random_state``, for other labels or
+            fewer draws: what it lacks is computed; the result is as if all were computed anew.
 
         Returns
         -------
@@ -314,7 +314,7 @@ class DiffusionClassifier(
         Raises
         ------
         ValueError
-            If ``table`` is of other images, draws, network or loss.
+            If ``table`` is of another number of images, other draws, another network or loss.
         """
         check_is_fitted(self)
         pruner = NoPruning(self.pruner_.max_draws) if full else self.pruner_

@@ -134,10 +134,15 @@ class InputMixin:
             validate_data(self, X, reset=reset, skip_check_array=True)
         if rows is None:
             return X
-        shape = tuple(backend.image_shape)  # type: ignore[arg-type]
+        shape: Any = backend.image_shape
+        if np.ndim(shape) != 1 or len(shape) not in (2, 3):
+            raise ValueError(
+                f"image_shape={shape!r} of the backend must be (height, width), (height, width, "
+                "channels) or (channels, height, width)."
+            )
         if rows.shape[1] != math.prod(shape):
             raise ValueError(
-                f"X has {rows.shape[1]} columns, but image_shape={shape} of the backend makes "
+                f"X has {rows.shape[1]} columns, but image_shape={tuple(shape)} of the backend makes "
                 f"{math.prod(shape)}; set image_shape to that of the flattened pictures."
             )
         return rows.reshape(-1, *shape)

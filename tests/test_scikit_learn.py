@@ -283,6 +283,13 @@ def test_rows_are_refused_without_an_image_shape(clf):
         clf.fit(IMAGES.reshape(8, -1), Y)
 
 
+@pytest.mark.parametrize("shape", [3072, (3072,), (32, 32, 3, 1)])
+def test_an_image_shape_that_is_none_is_named(clf, shape):
+    clf.set_params(backend=load_embedded(image_shape=shape))
+    with pytest.raises(ValueError, match=r"image_shape=.* must be \(height, width\), \(height"):
+        clf.fit(IMAGES.reshape(8, -1), Y)
+
+
 def test_sparse_rows_are_refused_with_what_to_do(clf):
     clf.set_params(backend=load_embedded(image_shape=(32, 32, 3)))
     with pytest.raises(TypeError, match=r"X is sparse \(csr_array\); pass X\.toarray\(\)"):
