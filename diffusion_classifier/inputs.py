@@ -142,8 +142,8 @@ class InputMixin:
             )
         if rows.shape[1] != math.prod(shape):
             raise ValueError(
-                f"X has {rows.shape[1]} columns, but image_shape={tuple(shape)} of the backend makes "
-                f"{math.prod(shape)}; set image_shape to that of the flattened pictures."
+                f"X has {rows.shape[1]} columns, but image_shape={tuple(shape)} of the backend "
+                f"makes {math.prod(shape)}; set image_shape to that of the flattened pictures."
             )
         return rows.reshape(-1, *shape)
 
