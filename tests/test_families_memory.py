@@ -1,6 +1,7 @@
 """What bounds memory: text encoders that go once prompts are encoded, offload, VAE slicing."""
 
 import pickle
+import threading
 
 import diffusers
 import pytest
@@ -125,3 +126,33 @@ def test_large_images_are_encoded_one_by_one(monkeypatch, build, slicing):
     monkeypatch.setattr(family, "LARGE_IMAGE", 16 * 16)
     torch.testing.assert_close(backend.encode_images(images), expected, rtol=1e-5, atol=1e-5)
     assert seen == [3, 1, 1, 1] and vae.use_slicing is slicing
+
+
+def test_threads_that_share_a_half_precision_autoencoder_take_turns():
+    """One must not turn it back to float16 while another computes in float32."""
+    pipeline = pipelines.tiny_sd().to(torch.float16)
+    pipeline.vae.register_to_config(force_upcast=True)
+    backend = DiffusersBackend(pipeline)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    expected, results = backend.encode_images(images), []
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def wait(module, args):
+        if not first_is_in.is_set():
+            first_is_in.set()
+            second_is_in.wait(0.3)  # in vain if they take turns
+        else:
+            second_is_in.set()
+            first_is_out.wait(10)
+
+    def encode(done):
+        results.append(backend.encode_images(images))
+        done.set()
+
+    pipeline.vae.encoder.register_forward_pre_hook(wait)
+    first = threading.Thread(target=encode, args=[first_is_out])
+    first.start()
+    assert first_is_in.wait(10)
+    encode(threading.Event())
+    first.join()
+    assert len(results) == 2 and all(torch.equal(latents, expected) for latents in results)

@@ -10,6 +10,7 @@ what it has otherwise.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should 
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
 LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
+_ENCODING = threading.Lock()  # threads share an autoencoder, whose dtype and slicing are changed
 
 
 class Family(ABC):
@@ -140,7 +142,7 @@ class Family(ABC):
         """Mode of the autoencoder's posterior, scaled as in training; float32."""
         self.check_sides(pipeline, images)
         vae = pipeline.vae
-        with full_precision(vae), sliced(vae, images):
+        with _ENCODING, full_precision(vae), sliced(vae, images):
             encoded = vae.encode(images.to(pipeline._execution_device, vae.dtype))
         # a deep-compression autoencoder has no posterior
         latents = encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
