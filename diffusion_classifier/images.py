@@ -9,7 +9,6 @@ own way differ visibly between them.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .locks import fork_safe_lock
 from .pictures import (
     CHANNELS,
     bounds,
@@ -35,13 +35,7 @@ RESIZE_MODES = ("crop", "pad", "squash")
 WAY_OUT = "give a list of images, paths or arrays"
 
 # An opened image file and many data sets cannot be read by two threads at once.
-_one_reader = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
-    os.register_at_fork(
-        before=_one_reader.acquire,
-        after_in_parent=_one_reader.release,
-        after_in_child=_one_reader.release,
-    )
+_one_reader = fork_safe_lock()
 
 
 class ImageSequence(Sequence[Image.Image]):

@@ -168,7 +168,8 @@ class RacingPruner(Pruner):
                 f"RacingPruner learns from at least 2 rounds of at least 1 image, but the record "
                 f"has {len(closest)} images and {n_rounds} rounds; use smaller rounds."
             )
-        gap, variance = torch.stack(closest).mean(1), torch.stack(closest).var(1)
+        rounds = torch.stack(closest)
+        gap, variance = rounds.mean(1), rounds.var(1)
         varies = variance > 0
         if not varies.any():
             raise ValueError("all paired differences in the record are constant; check the model.")

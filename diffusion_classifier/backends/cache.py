@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
+from ..locks import fork_safe_lock
 from .loading import INDEX, Origin, local_folder, read_index
 from .pipeline import DiffusersBackend
 
 Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of change of every file
 
 _BACKENDS: list[tuple[Origin, Stamp, DiffusersBackend]] = []  # an Origin may not be hashable
-_LOCK = threading.Lock()
+_LOCK = fork_safe_lock()
 
 
 def cached_backend(origin: Origin) -> DiffusersBackend:

@@ -10,7 +10,6 @@ what it has otherwise.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..locks import fork_safe_lock
 from ..schedule import NoiseSchedule
 from .base import Conditioning
 
@@ -31,7 +31,7 @@ NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should 
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
 LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
-_ENCODING = threading.Lock()  # threads share an autoencoder, whose dtype and slicing are changed
+_ENCODING = fork_safe_lock()  # threads share an autoencoder, whose dtype and slicing are changed
 
 
 class Family(ABC):
