@@ -25,7 +25,7 @@ from report import (
 )
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.racing import RacingPruner
+from diffusion_classifier.pruners import RacingPruner
 
 N_FIT, N_JOBS = 100, 2
 CALIBRATORS = (None, "temperature", "temperature-draws")

@@ -23,11 +23,11 @@ import diffusers
 import torch
 import transformers
 
-from diffusion_classifier.backends.base import Conditioning
-from diffusion_classifier.backends.family import Family
-from diffusion_classifier.backends.mmdit import Flux, StableDiffusion3
-from diffusion_classifier.backends.unet import StableDiffusionXL
-from diffusion_classifier.runtime import BatchSize
+from diffusion_classifier.backends import Conditioning
+from diffusion_classifier.backends.families import Family
+from diffusion_classifier.backends.families.mmdit import Flux, StableDiffusion3
+from diffusion_classifier.backends.families.unet import StableDiffusionXL
+from diffusion_classifier.race.batches import BatchSize
 
 BYTES = 2  # of a parameter in float16 or bfloat16
 GIGA = 1e9

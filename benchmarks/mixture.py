@@ -20,16 +20,17 @@ from joblib import Parallel, delayed
 from report import as_table, draw_races, interval, write_page
 from sklearn.base import clone
 
-from diffusion_classifier.backends.analytic import GaussianMixtureBackend
-from diffusion_classifier.importance import ImportanceSampler
-from diffusion_classifier.losses import Scoring
-from diffusion_classifier.profile import FitRecord
-from diffusion_classifier.pruners import PairedTestPruner, StagedPruner, ThresholdPruner
-from diffusion_classifier.race import run_race
-from diffusion_classifier.racing import RacingPruner
-from diffusion_classifier.samplers import StratifiedSampler
-from diffusion_classifier.tape import DrawTape
-from diffusion_classifier.weighting import WEIGHTINGS
+from diffusion_classifier.backends.exact import GaussianMixtureBackend
+from diffusion_classifier.learner import FitRecord
+from diffusion_classifier.pruners import (
+    PairedTestPruner,
+    RacingPruner,
+    StagedPruner,
+    ThresholdPruner,
+)
+from diffusion_classifier.race import DrawTape, run_race
+from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
+from diffusion_classifier.scoring import WEIGHTINGS, Scoring
 
 K, COMPONENTS, FEATURES, DRAWS, ROUND = 1000, 2, 256, 1000, 2
 SPREAD = 0.255  # of the components' means, in standard deviations of a component

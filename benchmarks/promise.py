@@ -21,11 +21,11 @@ from report import as_table, interval, write_page
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianMixtureBackend
-from diffusion_classifier.error_table import ErrorTable
-from diffusion_classifier.losses import Scoring
-from diffusion_classifier.racing import RacingPruner
+from diffusion_classifier.noise import NoiseSchedule
+from diffusion_classifier.pruners import RacingPruner
+from diffusion_classifier.records import ErrorTable
 from diffusion_classifier.samplers import StratifiedSampler
-from diffusion_classifier.schedule import NoiseSchedule
+from diffusion_classifier.scoring import Scoring
 
 ROUND, DRAWS, GAP = 2, 200, 0.02  # GAP: the winner's lead, in deviations of a draw
 K, FEATURES, SPREAD = 20, 32, 0.5  # of the mixture; SPREAD of the means of its 2 components

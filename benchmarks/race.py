@@ -33,13 +33,17 @@ from report import (
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
-from diffusion_classifier.error_table import ErrorTable
-from diffusion_classifier.importance import ImportanceSampler
-from diffusion_classifier.learning import fit_record
-from diffusion_classifier.pruners import NoPruning, PairedTestPruner, StagedPruner, ThresholdPruner
-from diffusion_classifier.racing import RacingPruner
-from diffusion_classifier.samplers import StratifiedSampler
-from diffusion_classifier.weighting import WEIGHTINGS
+from diffusion_classifier.estimator.fitting import fit_record
+from diffusion_classifier.pruners import (
+    NoPruning,
+    PairedTestPruner,
+    RacingPruner,
+    StagedPruner,
+    ThresholdPruner,
+)
+from diffusion_classifier.records import ErrorTable
+from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
+from diffusion_classifier.scoring import WEIGHTINGS
 
 SEED = 0  # of the scenes, of the draws and of the bootstrap
 N_FIT = 100  # scenes that strategies learn from; the others are raced

@@ -2,8 +2,8 @@
 
 from ._version import __version__
 from .classifier import DiffusionClassifier
-from .error_table import ErrorTable
 from .images import as_images
-from .latents import Latents
+from .images.latents import Latents
+from .records import ErrorTable
 
 __all__ = ["DiffusionClassifier", "ErrorTable", "Latents", "__version__", "as_images"]

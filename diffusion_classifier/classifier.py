@@ -19,25 +19,29 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .cost import CostMixin, max_evaluations
-from .display import DocumentedMixin
-from .engine import Engine
-from .error_table import ErrorTable, promised_alpha, table_from_results
-from .inputs import InputMixin
-from .labels import find_classes, read_log_prior, warn_of_numbers
-from .learning import Strategies
-from .losses import Scoring, check_loss
-from .persistence import PersistenceMixin
-from .prompts import make_prompts
-from .pruners import NoPruning, Pruner
-from .race import ErrorSource, Result, run_race
-from .recorded import RecordedErrors, comparable_errors
-from .runtime import BatchSize, Progress
-from .samplers import Sampler, StratifiedSampler
-from .strategies import resolve_backend
-from .tape import DrawTape
-from .validation import all_or_nothing
-from .variational import check_variance
+from .backends.resolve import resolve_backend
+from .estimator.cost import CostMixin, max_evaluations
+from .estimator.fitting import Strategies
+from .estimator.inputs import InputMixin
+from .estimator.labels import find_classes, warn_of_numbers
+from .estimator.prompts import make_prompts
+from .estimator.saving import PersistenceMixin
+from .estimator.settings import check_variance
+from .pruners.base import NoPruning, Pruner
+from .race.batches import BatchSize
+from .race.engine import Engine
+from .race.loop import run_race
+from .race.progress import Progress
+from .race.recorded import RecordedErrors
+from .race.source import ErrorSource, Result
+from .race.tape import DrawTape
+from .records.compare import comparable_errors
+from .records.table import ErrorTable, promised_alpha, table_from_results
+from .samplers.base import Sampler
+from .samplers.stratified import StratifiedSampler
+from .scoring.class_losses import Scoring, check_loss, read_log_prior
+from .utils.display import DocumentedMixin
+from .utils.validation import all_or_nothing
 
 
 class DiffusionClassifier(
@@ -67,7 +71,8 @@ class DiffusionClassifier(
         "fitted" (learned).
     loss : {"l2", "l1", "huber", "vlb"}, default="l2"
         Loss of the noise residual, summed over dimensions. "vlb" is the variational bound, in
-        nats, for networks that predict a variance too (:mod:`diffusion_classifier.variational`).
+        nats, for networks that predict a variance too
+        (:mod:`diffusion_classifier.noise.variational`).
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
         A class's loss from those of its prompts.
     priors : array-like of shape (n_classes,), optional
@@ -188,7 +193,8 @@ class DiffusionClassifier(
         ----------
         X : None, images of length n or a full ErrorTable
             None for zero-shot use. Images are looked at only if a strategy learns from them, as
-            a calibrator does (:mod:`diffusion_classifier.learning`). For more, see ``predict``.
+            a calibrator does (:mod:`diffusion_classifier.estimator.fitting`). For more, see
+            ``predict``.
         y : array-like of shape (n,)
             With ``X=None``, the labels of the classes, each once. Else the label of each image.
 

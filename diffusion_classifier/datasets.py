@@ -25,6 +25,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
 
+from .errors import InputValueError, MissingFileError, NotAFolderError
+
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PALETTE = {
     "red": (220, 40, 40),
@@ -186,9 +188,9 @@ def load_scenes(split="train", n_samples=1000, random_state=0):
     True
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} is not known; use one of {', '.join(SPLITS)}.")
+        raise InputValueError(f"split={split!r} is not known; use one of {', '.join(SPLITS)}.")
     if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
-        raise ValueError(f"n_samples={n_samples!r} must be a positive integer.")
+        raise InputValueError(f"n_samples={n_samples!r} must be a positive integer.")
     images, digit, color, background = sample_scenes(
         split, int(n_samples), check_random_state(random_state)
     )
@@ -239,12 +241,12 @@ def load_image_folder(path):
     """
     root = Path(path)
     if not root.exists():
-        raise FileNotFoundError(f"{root} does not exist; give a folder with one folder per class.")
+        raise MissingFileError(f"{root} does not exist; give a folder with one folder per class.")
     if not root.is_dir():
-        raise NotADirectoryError(f"{root} is a file; give a folder with one folder per class.")
+        raise NotAFolderError(f"{root} is a file; give a folder with one folder per class.")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise ValueError(f"{root} has no sub-folders; it should hold one folder per class.")
+        raise InputValueError(f"{root} has no sub-folders; it should hold one folder per class.")
     paths, labels = [], []
     for folder in folders:
         found = sorted(
@@ -255,7 +257,7 @@ def load_image_folder(path):
             and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         )
         if not found:
-            raise ValueError(
+            raise InputValueError(
                 f"class folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); "
                 "add some or remove the folder."
             )

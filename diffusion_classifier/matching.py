@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .backends.resolve import resolve_backend
 from .classifier import DiffusionClassifier
-from .pruners import NoPruning
-from .strategies import resolve_backend
-from .validation import check_option
+from .errors import InputTypeError, InputValueError
+from .pruners.base import NoPruning
+from .utils.validation import check_option
 
 NORMALIZATIONS = (None, "unconditional")
 OPTIONS = (
@@ -97,7 +98,7 @@ def match_scores(
     check_option("normalize", normalize, NORMALIZATIONS)
     for name in options:
         if name not in OPTIONS:
-            raise TypeError(f"match_scores takes no {name!r}, only {', '.join(OPTIONS)}.")
+            raise InputTypeError(f"match_scores takes no {name!r}, only {', '.join(OPTIONS)}.")
     captions = _check_captions(captions)
     prompts = list(dict.fromkeys(captions))
     place = (options.pop(name, "auto") for name in ("device", "dtype"))
@@ -106,7 +107,7 @@ def match_scores(
     # a classifier has two classes at least
     if (normalize or len(prompts) == 1) and nothing not in prompts:
         if nothing is None:
-            raise ValueError(
+            raise InputValueError(
                 f"{backend!r} has no unconditional input: leave out normalize, and give two "
                 "different captions at least."
             )
@@ -128,13 +129,17 @@ def match_scores(
 def _check_captions(captions: Any) -> list[str]:
     """Captions as a list of plain strings."""
     if isinstance(captions, str | bytes):
-        raise TypeError(f"captions={captions!r} is one string; give a list of them.")
+        raise InputTypeError(f"captions={captions!r} is one string; give a list of them.")
     found = np.asarray(captions, dtype=object).tolist()
     if not isinstance(found, list):
-        raise TypeError(f"captions is of type {type(captions).__name__}; give a list of strings.")
+        raise InputTypeError(
+            f"captions is of type {type(captions).__name__}; give a list of strings."
+        )
     if not found:
-        raise ValueError("captions is empty; give at least one string.")
+        raise InputValueError("captions is empty; give at least one string.")
     for i, caption in enumerate(found):
         if not isinstance(caption, str):
-            raise TypeError(f"captions[{i}] is of type {type(caption).__name__}; give a string.")
+            raise InputTypeError(
+                f"captions[{i}] is of type {type(caption).__name__}; give a string."
+            )
     return [str(caption) for caption in found]

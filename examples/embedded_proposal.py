@@ -19,10 +19,9 @@ from safetensors.torch import save_file
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends.embedded import proposal_path
 from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, load_scenes
-from diffusion_classifier.importance import ImportanceSampler
-from diffusion_classifier.learning import fit_record
+from diffusion_classifier.estimator.fitting import fit_record
 from diffusion_classifier.pruners import NoPruning
-from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
 
 QUESTIONS = {
     "digit": (DIGIT_NAMES, "a {}"),

@@ -12,8 +12,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
-
-from .pipelines import saved, tiny_sd
+from tests.support.pipelines import saved, tiny_sd
 
 LABELS = ["eel", "cat", "dog"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)

@@ -5,16 +5,19 @@ import pytest
 import torch
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
-from diffusion_classifier.backends.embedded import load_embedded
-from diffusion_classifier.backends.family import encode_text
+from diffusion_classifier.backends import (
+    DiffusersBackend,
+    FunctionBackend,
+    GaussianBackend,
+    load_embedded,
+)
+from diffusion_classifier.backends.families.text import encode_text
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.matching import match_scores
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import FixedDraws
-
-from . import other_pipelines, pipelines
-from .family_cases import CASES
+from tests.support import other_pipelines, pipelines
+from tests.support.family_cases import CASES
 
 # neither sorted nor all different
 CAPTIONS = ("a red seven", "a digit", "a blue seven on a red background", "a red seven")

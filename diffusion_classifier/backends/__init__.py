@@ -1,11 +1,11 @@
 """Noise predictors: what turns images and prompts into noise-prediction errors."""
 
-from .analytic import GaussianBackend, GaussianMixtureBackend
 from .base import Backend, Conditioning
-from .cache import clear_model_cache
 from .embedded import load_embedded
+from .exact import GaussianBackend, GaussianMixtureBackend
 from .families import register_family
 from .function import FunctionBackend
+from .loading import clear_model_cache
 from .pipeline import DiffusersBackend
 
 __all__ = [

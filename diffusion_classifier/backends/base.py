@@ -16,8 +16,9 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from ..display import DocumentedMixin
-from ..schedule import NoiseSchedule
+from ..errors import InputValueError
+from ..noise.schedule import NoiseSchedule
+from ..utils.display import DocumentedMixin
 
 
 class Conditioning:
@@ -44,7 +45,7 @@ class Conditioning:
     def __init__(self, **tensors: Tensor) -> None:
         lengths = {name: len(tensor) for name, tensor in tensors.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"condition tensors must share a first axis, not {lengths}.")
+            raise InputValueError(f"condition tensors must share a first axis, not {lengths}.")
         self.tensors = tensors
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     schedule : NoiseSchedule
         ``alpha`` and ``sigma`` of the forward process the network was trained on.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
-        What the network outputs; see :mod:`diffusion_classifier.prediction`.
+        What the network outputs; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}
         How X is read: as pictures, or as a numeric array whose rows are the latents' source.
     text_conditional : bool
@@ -93,7 +94,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         Prompt of a label when the user gives none.
     default_proposal : Tensor of shape (T,) or None
         Where over t the model tells classes apart, if that is known: times the weights w(t), what
-        :class:`~diffusion_classifier.importance.ImportanceSampler` proposes when the user names
+        :class:`~diffusion_classifier.samplers.ImportanceSampler` proposes when the user names
         no sampler. None: uniform timesteps.
     image_size : tuple of (int, int) or None
         Height and width that the model expects; None where images come as they are.

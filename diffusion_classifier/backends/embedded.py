@@ -7,25 +7,14 @@ It is an ordinary ``StableDiffusionPipeline`` folder and takes the code path of 
 from __future__ import annotations
 
 import copy
-import re
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ..datasets import CAPTION_WORDS
-
-if TYPE_CHECKING:
-    from .pipeline import DiffusersBackend
-
-EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
-
-
-def embedded_path() -> Path:
-    """Folder of the embedded model."""
-    return Path(__file__).parents[1] / "data" / "scenes"
+from .loading.cache import cached
+from .loading.origin import EMBEDDED, Origin, embedded_path
+from .pipeline import DiffusersBackend
 
 
 def proposal_path() -> Path:
@@ -62,28 +51,9 @@ def load_embedded(
     """
     from safetensors.torch import load_file
 
-    from .cache import cached_backend  # which imports this module
-    from .loading import Origin
-
     origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
-    backend = copy.copy(cached_backend(origin))
+    backend = copy.copy(cached(origin, DiffusersBackend.from_origin))
     backend.default_template = "a {}"
     backend.default_proposal = load_file(proposal_path())["proposal"]
     backend.image_shape = image_shape
     return backend
-
-
-def warn_of_unknown_words(prompts: Iterable[str]) -> None:
-    """Warn of words that the embedded model never read: they say nothing to it."""
-    words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()))
-    unknown = [word for word in words if word not in CAPTION_WORDS]
-    if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        warnings.warn(
-            f"the embedded model does not know {', '.join(map(repr, unknown[:5]))}{more}: it read "
-            "of digits in words and their colours only, and what it answers on anything else means "
-            'nothing. Name the classes as in "a red seven on a blue background", or give as '
-            "backend a model that knows them.",
-            UserWarning,
-            stacklevel=2,
-        )

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..prediction import PREDICTION_TYPES
-from ..schedule import NoiseSchedule
-from ..validation import check_option
+from ..errors import InputTypeError, InputValueError, OutputShapeError
+from ..noise.prediction import PREDICTION_TYPES
+from ..noise.schedule import NoiseSchedule
+from ..utils.validation import check_option
 from .base import Backend, Conditioning
 
 INPUT_KINDS = ("image", "array")
@@ -49,7 +50,7 @@ def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
     position = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
     for p, label in enumerate(labels):
         if label not in position:
-            raise ValueError(
+            raise InputValueError(
                 f"labels[{p}]={label!r} is not one of the {len(position)} classes given to fit, "
                 f"{', '.join(map(repr, list(position)[:10]))}; fit again with it among them."
             )
@@ -70,7 +71,7 @@ class FunctionBackend(Backend):
         The noise schedule the network was trained on; a tensor holds ``alphas_cumprod``
         (``alpha_t^2`` of a variance-preserving schedule).
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
-        What the callable returns; see :mod:`diffusion_classifier.prediction`.
+        What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}, default="image"
         How X is read: as pictures [B, 3, H, W] in [-1, 1], or as numeric rows [B, F].
     image_size : tuple of (int, int) or None, default=None
@@ -95,7 +96,7 @@ class FunctionBackend(Backend):
     Examples
     --------
     >>> import torch
-    >>> from diffusion_classifier.schedule import NoiseSchedule
+    >>> from diffusion_classifier.noise import NoiseSchedule
     >>> class Network(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
@@ -127,15 +128,15 @@ class FunctionBackend(Backend):
         learned_variance: bool = False,
     ) -> None:
         if not callable(function):
-            raise TypeError(f"function must be callable, not {describe(function)}.")
+            raise InputTypeError(f"function must be callable, not {describe(function)}.")
         if not (encode is None or callable(encode)):
-            raise TypeError(f"encode must be callable or None, not {describe(encode)}.")
+            raise InputTypeError(f"encode must be callable or None, not {describe(encode)}.")
         check_option("prediction_type", prediction_type, PREDICTION_TYPES)
         check_option("input_kind", input_kind, INPUT_KINDS)
         if image_size is not None and (
             np.shape(image_size) != (2,) or any(int(n) != n or n < 1 for n in image_size)
         ):
-            raise ValueError(f"image_size={image_size!r} must be (height, width) in pixels.")
+            raise InputValueError(f"image_size={image_size!r} must be (height, width) in pixels.")
         self.function = function
         self.schedule = as_schedule(schedule)
         self.prediction_type = prediction_type
@@ -172,7 +173,7 @@ class FunctionBackend(Backend):
             return images
         latents = self.encode(images)
         if not isinstance(latents, Tensor) or latents.shape[:1] != images.shape[:1]:
-            raise ValueError(
+            raise OutputShapeError(
                 f"encode returned {describe(latents)} for {len(images)} images; expected a "
                 f"tensor of shape ({len(images)}, ...)."
             )
@@ -213,7 +214,7 @@ class FunctionBackend(Backend):
         if self.learned_variance:
             shape, that = (shape[0], 2 * shape[1], *shape[2:]), "z's with twice the channels"
         if not isinstance(output, Tensor) or output.shape != shape:
-            raise ValueError(
+            raise OutputShapeError(
                 f"function returned {describe(output)}; expected a tensor of shape {shape}, {that}."
             )
         return output
@@ -231,7 +232,7 @@ def as_schedule(schedule: NoiseSchedule | Tensor) -> NoiseSchedule:
     if isinstance(schedule, NoiseSchedule):
         return schedule
     if not isinstance(schedule, Tensor) or schedule.ndim != 1:
-        raise TypeError(
+        raise InputTypeError(
             "schedule must be a NoiseSchedule or a 1-D tensor of alphas_cumprod, not "
             f"{describe(schedule)}."
         )

@@ -1,7 +1,7 @@
 """Any diffusers pipeline as a noise predictor.
 
 One class serves them all; what differs between Stable Diffusion, Flux, DiT, ... is in their
-:class:`~diffusion_classifier.backends.family.Family`.
+:class:`~diffusion_classifier.backends.families.Family`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..display import PlainText
+from ..errors import InputTypeError, InputValueError
+from ..utils.display import PlainText
 from .base import Backend, Conditioning
-from .edm import preconditioned
-from .embedded import EMBEDDED, warn_of_unknown_words
-from .families import find_family
-from .family import padded_alike
-from .identity import hash_configs
-from .loading import Origin, load_pipeline, resolve_name
+from .families.edm import preconditioned
+from .families.registry import find_family
+from .families.text import padded_alike, warn_of_unknown_words
+from .loading.cache import cached
+from .loading.identity import hash_configs
+from .loading.load import load_pipeline
+from .loading.origin import EMBEDDED, Origin, resolve_name
 
 PROMPTS_PER_BATCH = 64  # through the text encoder at once
 
@@ -76,7 +78,8 @@ class DiffusersBackend(Backend):
     >>> from diffusion_classifier.backends import DiffusersBackend
     >>> DiffusersBackend("owner/model")
     Traceback (most recent call last):
-    TypeError: load a folder or Hub id with from_pretrained('owner/model').
+    diffusion_classifier.errors.InputTypeError: load a folder or Hub id with \
+from_pretrained('owner/model').
     """
 
     _pipeline: Any
@@ -149,9 +152,9 @@ class DiffusersBackend(Backend):
         Raises
         ------
         OSError, ValueError
-            As :func:`~diffusion_classifier.backends.loading.load_backend`.
+            As :func:`~diffusion_classifier.backends.resolve.load_backend`.
         """
-        backend = cls._load(
+        backend = cls.from_origin(
             Origin(
                 resolve_name(path_or_id),
                 revision=revision,
@@ -170,7 +173,8 @@ class DiffusersBackend(Backend):
         return backend
 
     @classmethod
-    def _load(cls, origin: Origin) -> DiffusersBackend:
+    def from_origin(cls, origin: Origin) -> DiffusersBackend:
+        """Load the pipeline that an Origin describes, and wrap it."""
         backend = cls(load_pipeline(origin), free_text_encoder=origin.free_text_encoder)
         backend._origin = origin
         return backend
@@ -179,12 +183,10 @@ class DiffusersBackend(Backend):
     def pipeline(self) -> Any:
         """The pipeline; loaded again first if this backend came out of a pickle."""
         if self._pipeline is None:
-            from .cache import cached_backend  # which imports this
-
             assert self._origin is not None  # others cannot be pickled
-            loaded = cached_backend(self._origin)
+            loaded = cached(self._origin, DiffusersBackend.from_origin)
             if loaded._config_sha256() != self._pickled_config:
-                raise ValueError(
+                raise InputValueError(
                     f"{self._origin.name} is not the model that this was pickled with: its "
                     "configuration has changed, or an adapter (LoRA) was loaded into that one, "
                     "which pickles leave out: fuse it and save the pipeline. Give the same model, "
@@ -196,13 +198,17 @@ class DiffusersBackend(Backend):
     @pipeline.setter
     def pipeline(self, pipeline: Any) -> None:
         if isinstance(pipeline, str | os.PathLike):
-            raise TypeError(f"load a folder or Hub id with from_pretrained({str(pipeline)!r}).")
+            raise InputTypeError(
+                f"load a folder or Hub id with from_pretrained({str(pipeline)!r})."
+            )
         names = [cls.__name__ for cls in type(pipeline).__mro__]
         family = find_family(names, f"this is a {names[0]}")
         spare = {*family.optional, *(family.text_encoders if self.free_text_encoder else ())}
         for name in family.components:
             if getattr(pipeline, name, None) is None and name not in spare:
-                raise ValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
+                raise InputValueError(
+                    f"the pipeline has no {name}; set pipeline.{name} and try again."
+                )
         family.check(pipeline)
         family = preconditioned(family, pipeline)
         self.prediction_type = family.prediction_type(pipeline)
@@ -297,7 +303,7 @@ class DiffusersBackend(Backend):
         freed = [name for name in family.text_encoders if getattr(pipeline, name) is None]
         if set(freed) - set(family.optional):
             if self._origin is None:
-                raise ValueError(
+                raise InputValueError(
                     f"the pipeline has no {freed[0]} to encode prompts with: with "
                     "free_text_encoder=True it was dropped after an earlier fit; set "
                     f"pipeline.{freed[0]} again, or use DiffusersBackend.from_pretrained(folder, "

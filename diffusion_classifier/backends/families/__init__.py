@@ -1,0 +1,18 @@
+"""Families of diffusers pipelines: one small adapter for each."""
+
+from .base import ClassConditionalFamily, Family, FlowFamily, flow_time
+from .registry import FAMILIES, find_family, register_family
+from .text import encode_text, most_tokens, warn_truncated
+
+__all__ = [
+    "FAMILIES",
+    "ClassConditionalFamily",
+    "Family",
+    "FlowFamily",
+    "encode_text",
+    "find_family",
+    "flow_time",
+    "most_tokens",
+    "register_family",
+    "warn_truncated",
+]

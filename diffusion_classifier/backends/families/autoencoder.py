@@ -1,0 +1,61 @@
+"""Images through a pipeline's autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...utils.locks import fork_safe_lock
+from ...utils.quiet import quiet
+
+LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
+_ENCODING = fork_safe_lock()  # threads share an autoencoder, whose dtype and slicing are changed
+
+
+@contextmanager
+def full_precision(vae: Any) -> Iterator[None]:
+    """Run a half-precision autoencoder in float32 if its configuration asks for that."""
+    dtype = vae.dtype
+    half = dtype in (torch.float16, torch.bfloat16)
+    if not (half and vae.config.get("force_upcast", False)):
+        yield
+        return
+    with quiet():
+        vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            vae.to(dtype)
+
+
+@contextmanager
+def sliced(vae: Any, images: Tensor) -> Iterator[None]:
+    """Let the autoencoder take large images one by one, if it can, to bound its memory."""
+    large = images.shape[-2] * images.shape[-1] >= LARGE_IMAGE
+    if not large or getattr(vae, "use_slicing", True):  # it is on already, or there is none
+        yield
+        return
+    vae.enable_slicing()
+    try:
+        yield
+    finally:
+        vae.disable_slicing()
+
+
+def normalised(vae: Any, latents: Tensor) -> Tensor:
+    """Latents [B, C, h, w] shifted and scaled, by channel if so configured, as in training."""
+    config = vae.config
+    shift: Tensor | float = 0.0
+    scale: Tensor | float = 1.0
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        shift, scale = (
+            latents.new_tensor(config[name]).view(-1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+    elif config.get("shift_factor") is not None:
+        shift = config.shift_factor
+    return (latents - shift) * (config.get("scaling_factor", 1.0) / scale)

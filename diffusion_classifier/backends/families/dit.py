@@ -1,0 +1,221 @@
+"""Diffusion transformers that attend to text, if any, from the side: DiT, PixArt, Sana, and more.
+
+DiT (Peebles and Xie, ICCV 2023, arXiv 2212.09748) knows the classes of ImageNet and reads no text.
+PixArt-alpha and -sigma (arXiv 2310.00426, 2403.04692) attend to a T5 encoder's hidden states, and
+Sana (arXiv 2410.10629) to those of a small language model, on latents 32 times smaller than the
+image. DiT, PixArt and HunyuanDiT (arXiv 2405.08748) also output the variance of a reverse step,
+which plays no part here. Lumina-Image 2.0 is in arXiv 2503.21758.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputValueError
+from ..base import Conditioning
+from .base import (
+    TWO_ENCODERS,
+    TWO_TOKENIZERS,
+    ClassConditionalFamily,
+    Family,
+    FlowFamily,
+    flow_time,
+)
+from .text import encode_text, most_tokens, warn_truncated
+
+
+class DiT(ClassConditionalFamily):
+    """DiT; a label is a name of a class, as in ``pipeline.labels``, or its index.
+
+    The prompt ``""`` is the class of no class, with which guidance was trained.
+    """
+
+    pipelines = ("DiTPipeline",)
+    components = ("vae", "transformer", "scheduler")
+    unconditional_prompt: str | None = ""
+
+    def downsampling(self, pipeline: Any) -> int:
+        return 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+
+    def check_sides(self, pipeline: Any, images: Tensor) -> None:
+        super().check_sides(pipeline, images)
+        if images.shape[-2] != images.shape[-1]:
+            raise InputValueError(
+                f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but DiT takes square "
+                "ones only: give image_size as one number."
+            )
+
+    def n_classes(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.num_embeds_ada_norm
+
+    def class_names(self, pipeline: Any) -> dict[str, set[int]]:
+        id2label = pipeline.config.get("id2label")
+        if id2label is None:  # made in memory: names that two classes share are lost
+            return {name: {index} for name, index in pipeline.labels.items()}
+        names: dict[str, set[int]] = {}
+        for index, synonyms in id2label.items():
+            for name in synonyms.split(","):
+                names.setdefault(name.strip(), set()).add(int(index))
+        return names
+
+    def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
+        if prompt == self.unconditional_prompt:
+            return self.n_classes(pipeline)
+        return super().class_index(pipeline, prompt, names)
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        z = z.to(transformer.dtype)
+        return transformer(z, timestep=t, **condition.tensors, return_dict=False)[0]
+
+
+class PixArt(Family):
+    """PixArt-alpha and PixArt-sigma.
+
+    Prompts are lower-cased and stripped, as always in these pipelines. Their clean-up of captions
+    from the web is left out: it depends on what else is installed.
+    """
+
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        return encode_masked_text(pipeline, prompts)
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        z = z.to(transformer.dtype)
+        return transformer(
+            z,
+            timestep=t,
+            added_cond_kwargs=self.sizes(pipeline, z),
+            **condition.tensors,
+            return_dict=False,
+        )[0]
+
+    def sizes(self, pipeline: Any, z: Tensor) -> dict[str, Tensor | None]:
+        """Size and shape of the images, which alpha reads at 1024 pixels."""
+        if not pipeline.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = (side * pipeline.vae_scale_factor for side in z.shape[-2:])
+        return {
+            "resolution": z.new_tensor([height, width]).expand(len(z), -1),
+            "aspect_ratio": z.new_tensor([height / width]).expand(len(z), -1),
+        }
+
+
+class Sana(FlowFamily):
+    """Sana.
+
+    Prompts go without the instruction by which the pipeline has its language model embellish
+    them: classes are to differ by their own words only.
+    """
+
+    pipelines = ("SanaPipeline",)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        return encode_masked_text(pipeline, prompts, complex_human_instruction=None)
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        z = z.to(transformer.dtype)
+        time = flow_time(t) * transformer.config.timestep_scale
+        return transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+
+
+class Lumina2(FlowFamily):
+    """Lumina-Image 2.0, whose time runs from noise to image: it predicts ``x - eps`` at 1 - t."""
+
+    pipelines = ("Lumina2Pipeline",)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        preface = len(pipeline.tokenizer(f"{pipeline.system_prompt} <Prompt Start> ").input_ids)
+        condition = encode_masked_text(pipeline, prompts, spent=preface)
+        empty = [row for row, prompt in enumerate(prompts) if not prompt]
+        if empty:  # no text is no preface either, as guidance has it
+            *_, states, mask = encode_text(pipeline, [""], do_classifier_free_guidance=True)
+            condition.tensors["encoder_hidden_states"][empty] = states.to(
+                pipeline.transformer.dtype
+            )
+            condition.tensors["encoder_attention_mask"][empty] = mask
+        return condition
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        time = 1 - flow_time(t) / self.n_timesteps(pipeline)
+        z = z.to(transformer.dtype)
+        return -transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+
+
+class HunyuanDiT(Family):
+    """HunyuanDiT, which reads two text encoders, the image's size and positions as rotations."""
+
+    pipelines = ("HunyuanDiTPipeline",)
+    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
+    text_encoders = TWO_ENCODERS
+    max_tokens = (77, 256)  # written into __call__
+    base_size = 64  # side of the latents to which positions are scaled, in __call__ too
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer_2, prompts, self.max_tokens[1])
+        clip, t5 = (
+            encode_text(
+                pipeline,
+                prompts,
+                dtype=pipeline.transformer.dtype,
+                do_classifier_free_guidance=False,
+                max_sequence_length=self.max_tokens[k],
+                text_encoder_index=k,
+            )
+            for k in (0, 1)
+        )
+        return Conditioning(
+            encoder_hidden_states=clip[0],
+            text_embedding_mask=clip[2],
+            encoder_hidden_states_t5=t5[0],
+            text_embedding_mask_t5=t5[2],
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        z = z.to(transformer.dtype)
+        size = [side * pipeline.vae_scale_factor for side in z.shape[-2:]]
+        sizes = z.new_tensor([*size, *size, 0, 0])  # original and target size, crop
+        return transformer(
+            z,
+            t.to(z.dtype),
+            **condition.tensors,
+            image_meta_size=sizes.repeat(len(z), 1),
+            style=torch.zeros_like(t),
+            image_rotary_emb=self.positions(pipeline, z),
+            return_dict=False,
+        )[0]
+
+    def learned_variance(self, pipeline: Any) -> bool:
+        return bool(pipeline.transformer.config.learn_sigma)
+
+    def positions(self, pipeline: Any, z: Tensor) -> Any:
+        """Rotary embedding of the grid of patches, as ``__call__`` makes it."""
+        from diffusers.models.embeddings import get_2d_rotary_pos_embed
+        from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import (
+            get_resize_crop_region_for_grid,
+        )
+
+        transformer, patch = pipeline.transformer, self.patch_size(pipeline)
+        grid = z.shape[-2] // patch, z.shape[-1] // patch
+        width = transformer.inner_dim // transformer.num_heads
+        region = get_resize_crop_region_for_grid(grid, self.base_size // patch)
+        return get_2d_rotary_pos_embed(width, region, grid, device=z.device, output_type="pt")
+
+
+def encode_masked_text(
+    pipeline: Any, prompts: list[str], spent: int = 0, **options: Any
+) -> Conditioning:
+    """Hidden states and the mask of tokens that are not padding; ``spent`` go on a preface."""
+    warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
+    states, mask, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False, **options)
+    return Conditioning(
+        encoder_hidden_states=states.to(pipeline.transformer.dtype), encoder_attention_mask=mask
+    )

@@ -1,0 +1,202 @@
+"""Multimodal diffusion transformers trained by flow matching: Stable Diffusion 3, Flux, and more.
+
+Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024
+(arXiv 2403.03206). The transformer attends to text and image together and predicts the velocity
+``eps - x``; its time is the noise level ``sigma`` times the number of timesteps.
+"""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputValueError
+from ..base import Conditioning
+from .autoencoder import normalised, sliced
+from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, flow_time
+from .text import encode_text, most_tokens, warn_truncated
+
+
+class StableDiffusion3(FlowFamily):
+    """Stable Diffusion 3 and 3.5; the T5 encoder may be left out, as in the pipeline."""
+
+    pipelines = ("StableDiffusion3Pipeline",)
+    text_encoders = (*TWO_ENCODERS, "text_encoder_3")
+    components = (
+        "vae",
+        *text_encoders,
+        *TWO_TOKENIZERS,
+        "tokenizer_3",
+        "transformer",
+        "scheduler",
+    )
+    optional = ("text_encoder_3", "tokenizer_3")
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        if pipeline.text_encoder_3 is None:
+            warn_truncated(pipeline.tokenizer, prompts)
+        else:  # what CLIP has no room for, T5 still reads
+            warn_truncated(pipeline.tokenizer_3, prompts, most_tokens(pipeline))
+        embeddings, _, pooled, _ = encode_text(
+            pipeline, prompts, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False
+        )
+        dtype = pipeline.transformer.dtype
+        return Conditioning(
+            encoder_hidden_states=embeddings.to(dtype), pooled_projections=pooled.to(dtype)
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        return transformer(
+            z.to(transformer.dtype),
+            timestep=flow_time(t),
+            **condition.tensors,
+            return_dict=False,
+        )[0]
+
+
+class Flux(FlowFamily):
+    """FLUX.1, dev and schnell.
+
+    Dev was distilled to imitate a given strength of guidance. It is told 1, at which guidance
+    changes nothing: errors are to be those of the plain conditional prediction, and with more
+    guidance a prediction is no longer the mean of the noise.
+    """
+
+    pipelines = ("FluxPipeline",)
+    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
+    text_encoders = TWO_ENCODERS
+
+    def latent_channels(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.in_channels // 4
+
+    def patch_size(self, pipeline: Any) -> int:
+        return 2
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = pipeline.default_sample_size * pipeline.vae_scale_factor
+        return side, side
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer_2, prompts, most_tokens(pipeline))
+        embeddings, pooled, _ = encode_text(pipeline, prompts)
+        dtype = pipeline.transformer.dtype
+        return Conditioning(
+            encoder_hidden_states=embeddings.to(dtype), pooled_projections=pooled.to(dtype)
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        n, _, height, width = z.shape
+        like = {"device": z.device, "dtype": transformer.dtype}
+        grid = pipeline._prepare_latent_image_ids(n, height // 2, width // 2, **like)
+        guidance = torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None
+        packed = transformer(
+            hidden_states=pack(z.to(transformer.dtype)),
+            timestep=flow_time(t) / self.n_timesteps(pipeline),
+            guidance=guidance,
+            img_ids=grid,
+            txt_ids=torch.zeros(condition["encoder_hidden_states"].shape[1], 3, **like),
+            **condition.tensors,
+            return_dict=False,
+        )[0]
+        return unpack(packed, height, width)
+
+
+class AuraFlow(FlowFamily):
+    """AuraFlow."""
+
+    pipelines = ("AuraFlowPipeline",)
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = signature(pipeline.__call__).parameters["height"].default
+        return side, side
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
+        embeddings, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
+        return Conditioning(encoder_hidden_states=embeddings.to(pipeline.transformer.dtype))
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        z = z.to(transformer.dtype)
+        time = (flow_time(t) / self.n_timesteps(pipeline)).to(z.dtype)
+        return transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+
+
+class QwenImage(FlowFamily):
+    """Qwen-Image; a guidance that it may have been distilled to imitate is 1, as for Flux."""
+
+    pipelines = ("QwenImagePipeline",)
+    max_tokens = 512  # the default of __call__
+
+    def check(self, pipeline: Any) -> None:
+        channels, latent = pipeline.transformer.config.in_channels, pipeline.vae.config.z_dim
+        if channels != 4 * latent:
+            raise InputValueError(
+                f"the transformer takes {channels} channels, not 4 times the autoencoder's "
+                f"{latent}; use the text-to-image model."
+            )
+
+    def patch_size(self, pipeline: Any) -> int:
+        return 2
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = pipeline.default_sample_size * pipeline.vae_scale_factor
+        return side, side
+
+    def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
+        self.check_sides(pipeline, images)
+        vae = pipeline.vae
+        frames = images.to(pipeline._execution_device, vae.dtype).unsqueeze(2)  # a film of one
+        with sliced(vae, images):
+            latents = vae.encode(frames).latent_dist.mode()[:, :, 0]
+        return normalised(vae, latents.float())
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, self.max_tokens)
+        states, mask = encode_text(pipeline, prompts, max_sequence_length=self.max_tokens)
+        if mask is None:  # no prompt is padded
+            mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        return Conditioning(
+            encoder_hidden_states=states.to(pipeline.transformer.dtype),
+            encoder_hidden_states_mask=mask,
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        n, _, height, width = z.shape
+        guidance = torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None
+        packed = transformer(
+            hidden_states=pack(z.to(transformer.dtype)),
+            timestep=flow_time(t) / self.n_timesteps(pipeline),
+            guidance=guidance,
+            img_shapes=[[(1, height // 2, width // 2)]] * n,
+            **condition.tensors,
+            return_dict=False,
+        )[0]
+        return unpack(packed, height, width)
+
+
+def pack(z: Tensor) -> Tensor:
+    """Latents [R, C, H, W] as a sequence [R, H/2 * W/2, 4 C] of patches of 2 x 2.
+
+    Examples
+    --------
+    >>> z = torch.arange(8.0).view(1, 1, 2, 4)
+    >>> pack(z).tolist()
+    [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
+    >>> torch.equal(unpack(pack(z), 2, 4), z)
+    True
+    """
+    patches = z.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpack(sequence: Tensor, height: int, width: int) -> Tensor:
+    """Undo ``pack``: latents [R, C, height, width]."""
+    patches = sequence.unflatten(2, (-1, 2, 2)).unflatten(1, (height // 2, width // 2))
+    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)

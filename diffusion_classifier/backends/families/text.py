@@ -1,0 +1,75 @@
+"""Prompts through a pipeline's text encoders."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from inspect import signature
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...datasets import CAPTION_WORDS
+from ...utils.quiet import quiet
+from ..base import Conditioning
+
+
+def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any, ...]:
+    """What the pipeline's own ``encode_prompt`` returns, on the device where it runs."""
+    with quiet():
+        return pipeline.encode_prompt(
+            prompts, device=pipeline._execution_device, num_images_per_prompt=1, **options
+        )
+
+
+def most_tokens(pipeline: Any) -> int:
+    """Length to which the pipeline's ``encode_prompt`` pads prompts, unless told otherwise."""
+    return signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
+
+
+def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> None:
+    """Warn once of each prompt longer than ``max_length``, by default what the tokenizer takes."""
+    max_length = max_length or tokenizer.model_max_length
+    room = max_length - tokenizer.num_special_tokens_to_add()
+    for prompt in dict.fromkeys(prompts):
+        length = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
+        if length > room:
+            warnings.warn(
+                f"prompt {prompt!r} has {length} tokens, but the text encoder reads only the "
+                f"first {room}: shorten it, or what follows is ignored.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:
+    """The same length of text in every part: some pipelines pad to the longest prompt only."""
+
+    def padded(name: str, tensor: Tensor) -> Tensor:
+        if tensor.ndim == 1:
+            return tensor
+        missing = max(part[name].shape[1] for part in parts) - tensor.shape[1]
+        return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+
+    return [
+        Conditioning(**{name: padded(name, tensor) for name, tensor in part.tensors.items()})
+        for part in parts
+    ]
+
+
+def warn_of_unknown_words(prompts: Iterable[str]) -> None:
+    """Warn of words that the embedded model never read: they say nothing to it."""
+    words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()))
+    unknown = [word for word in words if word not in CAPTION_WORDS]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        warnings.warn(
+            f"the embedded model does not know {', '.join(map(repr, unknown[:5]))}{more}: it read "
+            "of digits in words and their colours only, and what it answers on anything else means "
+            'nothing. Name the classes as in "a red seven on a blue background", or give as '
+            "backend a model that knows them.",
+            UserWarning,
+            stacklevel=2,
+        )

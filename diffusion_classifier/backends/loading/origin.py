@@ -1,0 +1,126 @@
+"""Where a pipeline comes from: a folder, the Hub, or this package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import InputValueError, MissingFileError
+
+EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
+
+
+def embedded_path() -> Path:
+    """Folder of the embedded model."""
+    return Path(__file__).parents[2] / "data" / "scenes"
+
+
+INDEX = "model_index.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
+CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
+SINGLE_FILE_ADVICE = (
+    "load a single-file checkpoint with diffusers.StableDiffusionPipeline.from_single_file(...) "
+    "and pass DiffusersBackend(pipeline)"
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a pipeline comes from and how it was loaded: enough to load it again.
+
+    Attributes
+    ----------
+    name : str
+        Absolute path of a folder, Hub id, or ``EMBEDDED``.
+    revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, options
+        As in :meth:`DiffusersBackend.from_pretrained`.
+    """
+
+    name: str
+    revision: str | None = None
+    variant: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    subfolder: str | None = None
+    dtype: Any = torch.float32
+    device: str | None = None
+    offload: str | None = None
+    free_text_encoder: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve_name(name: str | os.PathLike) -> str:
+    """Absolute path of an existing folder, or a Hub id as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder and the name cannot be a Hub id.
+    ValueError
+        If it is a file.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if path.is_file():
+        advice = SINGLE_FILE_ADVICE if path.suffix in CHECKPOINT_SUFFIXES else "give its folder"
+        raise InputValueError(f"{path} is a file, not a folder with a {INDEX}; {advice}.")
+    if isinstance(name, str) and HUB_ID.fullmatch(name):
+        return name
+    raise MissingFileError(
+        f"no folder {str(path)!r}; give a folder that holds {INDEX}, or a Hub id 'owner/model'."
+    )
+
+
+def local_folder(origin: Origin) -> Path | None:
+    """The pipeline's folder on this machine; None if the name is a Hub id."""
+    if origin.name == EMBEDDED:
+        return embedded_path()
+    root = Path(origin.name)
+    if not root.is_absolute():
+        return None
+    folder = root / (origin.subfolder or "")
+    if not folder.is_dir():
+        raise MissingFileError(f"no folder {str(folder)!r}; check its path (and subfolder=).")
+    if not (folder / INDEX).is_file():
+        raise InputValueError(f"{folder} has no {INDEX}: {_describe_folder(folder)}")
+    return folder
+
+
+def _describe_folder(folder: Path) -> str:
+    """What a folder without an index is, and what to do with it."""
+    names = sorted(path.name for path in folder.iterdir())
+    for config in ("config.json", "scheduler_config.json"):
+        if config in names:
+            content = json.loads((folder / config).read_text(encoding="utf-8"))
+            kind = content.get("_class_name") or ", ".join(content.get("architectures") or [])
+            return f"it is one component ({kind}); give the folder of the pipeline above it."
+    checkpoints = [name for name in names if name.endswith(CHECKPOINT_SUFFIXES)]
+    if checkpoints:
+        return f"it holds {checkpoints[0]}; {SINGLE_FILE_ADVICE}."
+    holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"it holds {holds or 'nothing'}; give a folder that pipeline.save_pretrained(...) wrote."
+
+
+def read_index(path: Path, name: str) -> dict[str, Any]:
+    """The index as a dict with a plain class name."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputValueError(
+            f"{INDEX} of {name} is not JSON ({error}); fetch it again."
+        ) from error
+    class_name = index.get("_class_name") if isinstance(index, dict) else None
+    if isinstance(class_name, list):
+        raise InputValueError(
+            f"{INDEX} of {name} asks for a pipeline with code of its own ({class_name}), which is "
+            "never run; load it with diffusers if you trust it and wrap it with FunctionBackend."
+        )
+    if not isinstance(class_name, str):
+        raise InputValueError(f"{INDEX} of {name} names no pipeline class (_class_name).")
+    return index

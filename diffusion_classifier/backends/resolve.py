@@ -1,0 +1,81 @@
+"""A backend from what a user gives: None, a folder or Hub id, or a Backend."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from sklearn.base import clone
+
+from ..errors import InputTypeError
+from ..utils.devices import resolve_device, resolve_dtype
+from .base import Backend
+from .embedded import load_embedded
+from .loading.cache import cached
+from .loading.origin import Origin, resolve_name
+from .pipeline import DiffusersBackend
+
+
+def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
+    """A noise predictor from None (the embedded model), a path or Hub id, or a Backend.
+
+    Named models are loaded once per process; a Backend is cloned, which shares its weights, and
+    keeps its own device and dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
+    if isinstance(backend, Backend):
+        return clone(backend)
+    if backend is not None and not isinstance(backend, str | os.PathLike):
+        raise InputTypeError(
+            f"backend={backend!r} must be None, the path or Hub id of a diffusers model, or a "
+            "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
+        )
+    if backend is None:
+        return load_embedded(device, dtype)
+    return load_backend(os.fspath(backend), device, dtype)
+
+
+def load_backend(
+    name: str | os.PathLike, device: Any = "cpu", dtype: torch.dtype = torch.float32
+) -> DiffusersBackend:
+    """The backend for a diffusers folder or Hub id, loaded once per process.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A folder with a ``model_index.json``, or a Hub id such as ``"owner/model"``.
+    device : torch.device or str, default="cpu"
+    dtype : torch.dtype, default=torch.float32
+        What the network computes in; errors are float32 in any case.
+
+    Returns
+    -------
+    DiffusersBackend
+        The same object whenever folder or id, device and dtype are the same, and the folder was
+        not written over; until :func:`~diffusion_classifier.backends.clear_model_cache`.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or misses a component, or the Hub id cannot be reached.
+    ValueError
+        If it is not a diffusers pipeline of a known family, would run its own code, or its
+        weights are not safetensors.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.backends.resolve import load_backend
+    >>> load_backend("no/such/folder")
+    Traceback (most recent call last):
+    diffusion_classifier.errors.MissingFileError: no folder 'no/such/folder'; give a folder that \
+holds model_index.json, or a Hub id 'owner/model'.
+    """
+    origin = Origin(resolve_name(name), device=str(torch.device(device)), dtype=dtype)
+    return cached(origin, DiffusersBackend.from_origin)

@@ -1,0 +1,3 @@
+"""The steps of ``fit`` and ``predict``, each given what it needs."""
+
+__all__: list[str] = []

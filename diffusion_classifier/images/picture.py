@@ -1,0 +1,158 @@
+"""One picture of any form (PIL image, file, array, tensor) as an 8-bit RGB image.
+
+With orientation from EXIF applied, 16-bit grey scaled by 1/257 (so that 65535 is 255), floats in
+[0, 1] by 255 and rounded. ``index`` is the picture's place in the user's data, for errors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import InputTypeError, InputValueError, MissingFileError
+
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+ROUNDING = 1e-5  # how far outside [0, 1] a float may stray by rounding errors
+
+
+def to_rgb(item: Any, index: int) -> Image.Image:
+    """One picture of any form as a PIL RGB image of its own."""
+    check_picture(item, index)
+    if isinstance(item, np.ndarray | Tensor):
+        return Image.fromarray(_to_uint8(channels_last(item, index))).convert("RGB")
+    image = _decode(item, index)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return to_rgb(_deep_grey(image, index), index)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def check_picture(item: Any, index: int) -> None:
+    """Refuse an element that is no image, as far as can be told without decoding it."""
+    if isinstance(item, str | os.PathLike):
+        path = os.fspath(item)
+        if os.path.isdir(path):
+            raise InputValueError(
+                f"image {index}: {path!r} is a folder; see load_image_folder(path)."
+            )
+        if not os.path.exists(path):
+            raise MissingFileError(f"image {index}: {path!r} does not exist; check the path.")
+    elif isinstance(item, Image.Image):
+        if 0 in item.size:
+            raise InputValueError(f"image {index} has zero size: {item.size}; remove it.")
+    elif isinstance(item, np.ndarray | Tensor):
+        array = channels_last(item, index)
+        if array.dtype.kind == "f":
+            check_floats(array, index)
+    elif item is None:
+        raise InputTypeError(f"image {index} is None; remove it, and its label.")
+    else:
+        hint = ""
+        if isinstance(item, Mapping):
+            hint = ' (of a data set: pass its image column, dataset["image"])'
+        if isinstance(item, Mapping) and "bytes" in item:
+            hint = ' (not decoded: pass dataset.cast_column("image", datasets.Image())["image"])'
+        raise InputTypeError(
+            f"image {index} is of type {type(item).__name__}{hint}; give a PIL image, path, array "
+            "or tensor."
+        )
+
+
+def bounds(values: NDArray | Tensor) -> tuple[float, float]:
+    """Least and greatest value; NaN if any is."""
+    return float(values.min()), float(values.max())
+
+
+def is_unit_range(low: float, high: float) -> bool:
+    return low >= -ROUNDING and high <= 1 + ROUNDING
+
+
+def check_floats(values: NDArray | Tensor, index: int) -> None:
+    low, high = bounds(values)
+    if not np.isfinite([low, high]).all():
+        raise InputValueError(f"image {index} holds NaN or infinite values; remove or mend it.")
+    if not is_unit_range(low, high):
+        way = "divide by 255" if low >= 0 else "undo their scaling, (image + 1) / 2 for [-1, 1]"
+        raise InputValueError(
+            f"image {index} has floats in [{low:.6g}, {high:.6g}], outside [0, 1]; {way}."
+        )
+
+
+def to_array(values: Tensor) -> NDArray:
+    """A tensor of any device and dtype as an array; floats as float32."""
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()  # bfloat16 too
+
+
+def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
+    """A picture of a known dtype as an array [H, W] or [H, W, 3 or 4]."""
+    shape = tuple(item.shape)
+    if 0 in shape:
+        raise InputValueError(f"image {index} has zero size: {shape}; remove it.")
+    axes = (-1, 0)
+    if isinstance(item, Tensor):
+        axes = (0, -1)
+        item = to_array(item)
+    if item.dtype.kind not in "bf" and item.dtype.str[1:] not in ("u1", "u2"):
+        raise InputValueError(
+            f"image {index} has dtype {item.dtype}; give uint8 in 0 ... 255, uint16 in "
+            "0 ... 65535, floats in [0, 1], or bool."
+        )
+    if len(shape) == 2:
+        return item
+    for axis in axes:
+        if len(shape) == 3 and shape[axis] in CHANNELS:
+            item = np.moveaxis(item, axis, -1)
+            return item[..., 0] if item.shape[-1] == 1 else item
+    raise InputValueError(
+        f"image {index} has shape {shape}; a picture is [H, W, C], [C, H, W] or [H, W] with "
+        "C = 1, 3 or 4."
+    )
+
+
+def _decode(item: Any, index: int) -> Image.Image:
+    """A copy of a PIL image, or the image in a file, the right way up."""
+    name = f"image {index}"
+    try:
+        if isinstance(item, Image.Image):
+            return ImageOps.exif_transpose(item)
+        name += f": {os.fspath(item)!r}"
+        with Image.open(item) as image:
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        raise InputValueError(
+            f"{name} cannot be read as an image ({error}); mend or remove it."
+        ) from error
+
+
+def _deep_grey(image: Image.Image, index: int) -> NDArray:
+    """Values of a grey image of more than 8 bits: uint16 or float."""
+    values = np.asarray(image)
+    if image.mode != "I":
+        return values
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        raise InputValueError(
+            f"image {index} has 32-bit values in [{low}, {high}]; scale them to 0 ... 65535."
+        )
+    return values.astype(np.uint16)
+
+
+def _to_uint8(array: NDArray) -> NDArray[np.uint8]:
+    """Values as 0 ... 255; floats in float32 always, so that they round alike."""
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind == "u":
+        array = array / 257
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float32).clip(0, 1) * 255
+    else:
+        array = array * 255
+    return np.rint(array).astype(np.uint8)

@@ -1,0 +1,16 @@
+"""The forward process: noise schedules, draws of noise, and errors of its prediction."""
+
+from .draws import Draws
+from .prediction import LOSSES, PREDICTION_TYPES, noise_errors
+from .schedule import NoiseSchedule, karras_sigmas
+from .variational import VariationalBound
+
+__all__ = [
+    "LOSSES",
+    "PREDICTION_TYPES",
+    "Draws",
+    "NoiseSchedule",
+    "VariationalBound",
+    "karras_sigmas",
+    "noise_errors",
+]

@@ -1,0 +1,97 @@
+"""Cuts at fixed numbers of draws, as in the published search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputValueError
+from ..utils.validation import check_positive_integer
+from .base import Pruner
+
+
+class StagedPruner(Pruner):
+    """Keeps the classes of smallest mean error at fixed numbers of draws.
+
+    A class of several prompts is judged by its best one, and kept with all that are active.
+
+    Parameters
+    ----------
+    n_draws : sequence of int, default=(20,)
+        Draws after which each cut is made, increasing.
+    keep : sequence of int, default=(5,)
+        Classes kept at each cut, not increasing.
+    max_draws : int, default=200
+        Draws that the last survivors get.
+
+    Raises
+    ------
+    ValueError
+        In ``select``: lengths differ, an entry is not a positive integer, ``n_draws`` does not
+        increase, ``keep`` increases, or ``max_draws`` is not above the last cut.
+
+    References
+    ----------
+    A. C. Li et al., arXiv 2303.16203, section 3.3 and its published script. Their ImageNet
+    schedule is ``StagedPruner((50, 100, 500), (500, 50, 10), max_draws=1000)``.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.pruners import StagedPruner
+    >>> StagedPruner(n_draws=(20,), keep=(5,), max_draws=200).max_evaluations(n_classes=10)
+    1100
+    """
+
+    def __init__(
+        self, n_draws: Sequence[int] = (20,), keep: Sequence[int] = (5,), max_draws: int = 200
+    ) -> None:
+        self.n_draws = n_draws
+        self.keep = keep
+        self.max_draws = max_draws
+
+    def _stages(self) -> list[tuple[int, int]]:
+        """(draws, keep) of each cut, validated."""
+        draws = [check_positive_integer("n_draws", n) for n in self.n_draws]
+        keep = [check_positive_integer("keep", k) for k in self.keep]
+        budget = check_positive_integer("max_draws", self.max_draws)
+        if len(draws) != len(keep):
+            raise InputValueError(
+                f"n_draws={self.n_draws!r} and keep={self.keep!r} must have one entry per cut."
+            )
+        if draws != sorted(set(draws)) or keep != sorted(keep, reverse=True):
+            raise InputValueError(
+                f"n_draws={self.n_draws!r} must increase and keep={self.keep!r} must not."
+            )
+        if draws and budget <= draws[-1]:
+            raise InputValueError(
+                f"max_draws={budget} must be above the last cut at {draws[-1]} draws."
+            )
+        return list(zip(draws, keep, strict=True))
+
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
+        reached = [keep for draws, keep in self._stages() if draws <= contributions.shape[2]]
+        if class_of is None:
+            class_of = torch.arange(active.shape[1])
+        n_classes = int(class_of.max()) + 1
+        if not reached or reached[-1] >= n_classes:
+            return active
+        means = contributions.mean(2).masked_fill(~active, torch.inf)
+        best = means.new_full((len(means), n_classes), torch.inf)
+        best = best.scatter_reduce(1, class_of.expand_as(means), means, "amin")
+        kept = best.argsort(dim=1, stable=True)[:, : reached[-1]]
+        classes = torch.zeros_like(best, dtype=torch.bool).scatter(1, kept, True)
+        return classes[:, class_of] & active
+
+    def next_look(self, n_draws: int) -> int:
+        return min((n for n, _ in self._stages() if n > n_draws), default=self.max_draws)
+
+    def max_classes(self, n_draws: int, n_classes: int) -> int:
+        return min([n_classes, *(keep for draws, keep in self._stages() if draws <= n_draws)])

@@ -1,0 +1,237 @@
+r"""The network as error source: any mix of (image, prompt, draw) rows, in full batches.
+
+For every row, with ``x`` the image's latent and (t, eps) the draw,
+
+    z   = alpha_t x + sigma_t eps             once per (image, draw), shared by prompts
+    err = loss(network(z, t, condition))      one evaluation
+
+Rows of many images, prompts and draws share a batch: they gather ``z`` and the condition by
+index. The host waits for the device once per step, to read the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backends.base import Backend, Conditioning
+from ..errors import InputValueError, NonFiniteOutputError
+from ..noise.draws import Draws
+from ..noise.prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
+from ..noise.variational import VariationalBound
+from .batches import IMAGES_PER_ENCODING, BatchSize, encode_from, is_out_of_memory
+from .source import Request
+
+_NOISE_CACHE_BYTES = 256 * 2**20
+
+
+class Engine:
+    """Evaluates the network for the race.
+
+    Parameters
+    ----------
+    backend : Backend
+    condition : Conditioning
+        One row per prompt.
+    encode : callable
+        ``encode(indices) -> latents [n, ...]`` of the images with these indices.
+    n_images : int
+    loss : {"l2", "l1", "huber", "vlb"}
+    batch_size : "auto" or int
+    on_evaluations : callable, optional
+        Called with the number of evaluations after every step.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        condition: Conditioning,
+        encode: Callable[[Sequence[int]], Tensor],
+        n_images: int,
+        *,
+        loss: str = "l2",
+        batch_size: object = "auto",
+        on_evaluations: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        self.backend = backend
+        self.condition = condition.to(backend.device)
+        self.n_prompts = len(condition)
+        self.n_images = n_images
+        self.loss = loss
+        self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
+        self._encode = encode
+        self._on_evaluations = on_evaluations
+        self._latents: dict[int, Tensor] = {}
+        self._noise: dict[Draws, Tensor] = {}
+        self._shape: torch.Size | None = None  # of every latent
+        self._encoding = BatchSize(IMAGES_PER_ENCODING, backend.device, 1)
+        self._encoding.fixed = batch_size != "auto"
+        self._batch = BatchSize(batch_size, backend.device, self.latent(0).numel())
+
+    @property
+    def rows_wanted(self) -> int:
+        return self._batch.rows_wanted
+
+    @torch.inference_mode()
+    def latent(self, image: int) -> Tensor:
+        """The latent of an image, encoded together with those that follow it."""
+        if image not in self._latents:
+            latents = encode_from(self._encode, image, self.n_images, self._encoding)
+            self._shape = self._shape or latents.shape[1:]
+            if latents.shape[1:] != self._shape:
+                raise InputValueError(
+                    f"image {image} has a latent of shape {tuple(latents.shape[1:])}, earlier "
+                    f"images of {tuple(self._shape)}: give image_size=, to which all are resized."
+                )
+            self._latents.update(enumerate(latents, image))
+        return self._latents[image]
+
+    def release(self, image: int) -> None:
+        self._latents.pop(image, None)
+
+    @torch.inference_mode()
+    def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
+        """Errors [A, J] of each request, float32, on the CPU.
+
+        Raises
+        ------
+        FloatingPointError
+            If the network returns NaN or infinity.
+        RuntimeError
+            If memory runs out with a single row.
+        """
+        rows = _Rows(requests, self.backend.device)
+        noised = self._noise_images(requests)
+        errors = torch.cat(list(self._batches(rows, noised))).cpu()
+        self._check_finite(errors, rows, requests)
+        self._on_evaluations(len(errors))
+        parts = errors.split([request.n_rows for request in requests])
+        return [
+            part.view(request.n_draws, len(request.prompts)).T
+            for part, request in zip(parts, requests, strict=True)
+        ]
+
+    def _noise_images(self, requests: Sequence[Request]) -> _Noised:
+        """Every (image, draw) of the step."""
+        device = self.backend.device
+        kind = PREDICTION_TYPES[self.backend.prediction_type]
+        z, target, scales, times, clean = [], [], [], [], []
+        for request in requests:
+            x = self.latent(request.image)
+            for draws in request.rounds:
+                alpha, sigma = self.backend.schedule.at(draws.timesteps)
+                scales.append(kind.scale(alpha, sigma))
+                times.append(draws.timesteps)
+                noise = self._noise_of(draws, x.shape).to(x.dtype)
+                alpha, sigma = expand(alpha, noise), expand(sigma, noise)
+                z.append(alpha * x + sigma * noise)
+                target.append(kind.target(x.expand_as(noise), noise, alpha, sigma))
+                if self._bound is not None:
+                    clean.append(x.expand_as(noise))
+        return _Noised(
+            torch.cat(z),
+            torch.cat(times).to(device, non_blocking=True),
+            torch.cat(target),
+            torch.cat(scales).float().to(device, non_blocking=True),
+            torch.cat(clean) if clean else None,
+        )
+
+    def _noise_of(self, draws: Draws, shape: torch.Size) -> Tensor:
+        """Noise of a round on the device, kept there while it fits: every image wants it."""
+        if draws not in self._noise:
+            noise = draws.noise(shape).to(self.backend.device, non_blocking=True)
+            held = sum(tensor.nbytes for tensor in self._noise.values())
+            if held + noise.nbytes > _NOISE_CACHE_BYTES:
+                return noise
+            self._noise[draws] = noise
+        return self._noise[draws]
+
+    def _batches(self, rows: _Rows, noised: _Noised):
+        """Errors of all rows, batch by batch, with smaller batches once memory runs out."""
+        start = 0
+        while start < len(rows):
+            stop = min(start + self._batch.rows, len(rows))
+            batch = rows.slice(start, stop, self._batch.padded(stop - start))
+            try:
+                errors = self._errors_of(batch, noised)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._batch.halve(error)
+                continue
+            yield errors[: stop - start]
+            start = stop
+
+    def _errors_of(self, batch: _Batch, noised: _Noised) -> Tensor:
+        """Errors of a batch of rows, by one call of the network."""
+        pair = batch.pair
+        z, t = noised.z[pair].to(self.backend.dtype), noised.t[pair]
+        condition = self.condition[batch.prompt]
+        target, scale = noised.target[pair], noised.scale[pair]
+        if self._bound is None or noised.clean is None:
+            return noise_errors(self.backend.forward(z, t, condition), target, scale, self.loss)
+        output, variance = self.backend.forward_with_variance(z, t, condition)
+        residual = noise_residual(output, target, scale)
+        return self._bound.errors(residual, variance, noised.clean[pair], t)
+
+    def _check_finite(self, errors: Tensor, rows: _Rows, requests: Sequence[Request]) -> None:
+        bad = (~errors.isfinite()).nonzero()[:, 0]
+        if not len(bad):
+            return
+        row = int(bad[0])
+        bounds = torch.tensor([request.n_rows for request in requests]).cumsum(0)
+        number = int(torch.searchsorted(bounds, row, right=True))
+        request = requests[number]
+        offset = row - (int(bounds[number - 1]) if number else 0)
+        timesteps = torch.cat([draws.timesteps for draws in request.rounds])
+        timestep = int(timesteps[offset // len(request.prompts)])
+        raise NonFiniteOutputError(
+            f"the network returned NaN or infinity at timestep {timestep} in {self.backend.dtype} "
+            f"(image {request.image}, prompt {int(request.prompts[offset % len(request.prompts)])}"
+            f", {len(bad)} of {len(errors)} evaluations). No prediction was made. "
+            'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
+        )
+
+
+class _Noised(NamedTuple):
+    """Images noised by draws, one row per (image, draw)."""
+
+    z: Tensor
+    t: Tensor
+    target: Tensor
+    scale: Tensor
+    clean: Tensor | None  # the latents without noise, if the loss reads them
+
+
+class _Batch:
+    __slots__ = ("pair", "prompt")
+
+    def __init__(self, pair: Tensor, prompt: Tensor) -> None:
+        self.pair = pair
+        self.prompt = prompt
+
+
+class _Rows:
+    """Index of every row's (image, draw) pair and prompt, draw-major within an image."""
+
+    def __init__(self, requests: Sequence[Request], device: torch.device) -> None:
+        pairs, prompts, first = [], [], 0
+        for request in requests:
+            pairs.append(
+                torch.arange(first, first + request.n_draws).repeat_interleave(len(request.prompts))
+            )
+            prompts.append(request.prompts.repeat(request.n_draws))
+            first += request.n_draws
+        self.pair = torch.cat(pairs).to(device, non_blocking=True)
+        self.prompt = torch.cat(prompts).to(device, non_blocking=True)
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def slice(self, start: int, stop: int, length: int) -> _Batch:
+        """Rows ``start:stop``, padded to ``length`` with copies of the last."""
+        index = torch.arange(start, start + length, device=self.pair.device).clamp(max=stop - 1)
+        return _Batch(self.pair[index], self.prompt[index])

@@ -1,0 +1,154 @@
+r"""The race: a round of draws, their errors, who stays; until one class is left or the budget ends.
+
+    round r:   errors of every active prompt on the round's draws
+               contributions c_pj = w(t_j) err_pj / q_j - log prior
+               active <- pruner.select(contributions, active)
+
+Several images race side by side so that batches are full: an image that is decided leaves the
+window and the next one enters. Nothing that one image does depends on another.
+
+Errors come from any *error source*: the engine runs the network, a recorded table looks them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..noise.draws import Draws
+from ..pruners.base import Pruner
+from ..scoring.class_losses import Scoring
+from .source import ErrorSource, Request, Result
+from .tape import DrawTape
+
+
+@dataclass
+class _Runner:
+    """An image in flight."""
+
+    image: int
+    active: Tensor
+    chunks: list[Tensor] = field(default_factory=list)  # errors of past steps, each [P, J]
+    n_rounds: int = 0
+    n_draws: int = 0
+    look: int = 0  # draws at which the pruner is asked next
+
+    def record(self, request: Request, errors: Tensor) -> None:
+        chunk = torch.full((len(self.active), request.n_draws), torch.nan, dtype=errors.dtype)
+        chunk[request.prompts] = errors
+        self.chunks.append(chunk)
+        self.n_rounds += len(request.rounds)
+        self.n_draws += request.n_draws
+
+    def errors(self) -> Tensor:
+        if len(self.chunks) > 1:
+            self.chunks = [torch.cat(self.chunks, 1)]
+        return self.chunks[0]
+
+
+def run_race(
+    source: ErrorSource, tape: DrawTape, pruner: Pruner, scoring: Scoring, images: Iterable[int]
+) -> Iterator[Result]:
+    """Race the prompts of each image against each other.
+
+    Parameters
+    ----------
+    source : ErrorSource
+    tape : DrawTape
+        The rounds, already cut at the budget.
+    pruner : Pruner
+    scoring : Scoring
+    images : iterable of int
+        Images to decide, admitted in this order.
+
+    Yields
+    ------
+    Result
+        As images are decided, which need not be in order.
+    """
+    waiting = iter(images)
+    window: list[_Runner] = []
+    while True:
+        requests = _plan_step(source, tape, pruner, window, waiting)
+        if not requests:
+            return
+        runners = {runner.image: runner for runner in window}
+        for request, errors in zip(requests, source.evaluate(requests), strict=True):
+            runners[request.image].record(request, errors)
+        looking = [
+            runner
+            for runner in window
+            if runner.n_draws >= runner.look or tape[runner.n_rounds] is None
+        ]
+        _prune(looking, tape, pruner, scoring)
+        for runner in looking:
+            if scoring.decided(runner.active) or tape[runner.n_rounds] is None:
+                window.remove(runner)
+                source.release(runner.image)
+                yield Result(runner.image, runner.errors(), runner.active)
+
+
+def _plan_step(
+    source: ErrorSource,
+    tape: DrawTape,
+    pruner: Pruner,
+    window: list[_Runner],
+    waiting: Iterator[int],
+) -> list[Request]:
+    """Requests worth about ``rows_wanted`` rows: images in flight first, then new ones.
+
+    An image takes all rounds up to the pruner's next look if there is room: no decision could
+    fall between them.
+    """
+    requests: list[Request] = []
+    room = source.rows_wanted
+    for runner in window:
+        if room <= 0:
+            return requests
+        requests.append(_plan_runner(runner, tape, room))
+        room -= requests[-1].n_rows
+    while room > 0 and (image := next(waiting, None)) is not None:
+        runner = _Runner(image, torch.ones(source.n_prompts, dtype=torch.bool))
+        runner.look = pruner.next_look(0)
+        window.append(runner)
+        requests.append(_plan_runner(runner, tape, room))
+        room -= requests[-1].n_rows
+    return requests
+
+
+def _plan_runner(runner: _Runner, tape: DrawTape, room: int) -> Request:
+    prompts = runner.active.nonzero()[:, 0]
+    rounds: list[Draws] = []
+    n_draws = runner.n_draws
+    while (draws := tape[runner.n_rounds + len(rounds)]) is not None:
+        rounds.append(draws)
+        n_draws += len(draws)
+        if n_draws >= runner.look or (n_draws - runner.n_draws) * len(prompts) >= room:
+            break
+    return Request(runner.image, prompts, rounds)
+
+
+def _prune(looking: list[_Runner], tape: DrawTape, pruner: Pruner, scoring: Scoring) -> None:
+    """Ask the pruner about these images, together where they have taken the same draws."""
+    groups: dict[int, list[_Runner]] = {}
+    for runner in looking:
+        groups.setdefault(runner.n_draws, []).append(runner)
+    for n_draws, group in groups.items():
+        contributions = scoring.contributions(
+            torch.stack([runner.errors() for runner in group]),
+            tape.timesteps[:n_draws],
+            tape.density[:n_draws],
+        )
+        active = torch.stack([runner.active for runner in group])
+        kept = pruner.select(
+            contributions,
+            scoring.contenders(active),
+            tape.round_of[:n_draws],
+            None if scoring.races_classes else scoring.class_of,
+        )
+        for runner, prompts in zip(group, scoring.prompts(kept), strict=True):
+            runner.active = prompts
+            runner.look = pruner.next_look(n_draws)

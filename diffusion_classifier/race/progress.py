@@ -1,0 +1,88 @@
+"""Where and how the network runs: device, dtype, batch size, running out of memory, progress."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterable, Iterator
+from multiprocessing import current_process
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputValueError
+from .source import Result
+
+
+class Progress:
+    """A bar of evaluations, with images done and time left.
+
+    How many evaluations a race takes is known at its end only: the bar starts at the most they
+    can be, and gives back what decided images did not need.
+
+    Parameters
+    ----------
+    n_images : int
+    max_evaluations : int
+        Most evaluations that one image can take.
+    verbose : "auto", bool or int
+        0 is silent. "auto" is silent too unless somebody watches: it shows a bar in a terminal or
+        a notebook, in the main process only, and when work takes more than a second.
+
+    Raises
+    ------
+    ValueError
+        If ``verbose`` is none of these.
+    """
+
+    def __init__(self, n_images: int, max_evaluations: int, verbose: Any) -> None:
+        from tqdm.auto import tqdm  # in a notebook, one of its widgets
+
+        automatic = isinstance(verbose, str) and verbose == "auto"
+        if not (automatic or (isinstance(verbose, int | np.integer | np.bool_) and verbose >= 0)):
+            raise InputValueError(f'verbose={verbose!r} is not known; use "auto", 0 or 1.')
+        self.n_evaluations = 0
+        self._n_images, self._n_done = n_images, 0
+        self._max_evaluations = max_evaluations
+        self._bar = tqdm(
+            total=n_images * max_evaluations,
+            desc="classify",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} evaluations "
+            "[{elapsed}<{remaining}{postfix}]",
+            delay=1 if automatic else 0,
+            disable=not (is_watched() if automatic else verbose),
+        )
+
+    def add_evaluations(self, n: int) -> None:
+        """Rows that went through the network."""
+        self.n_evaluations += n
+        self._bar.update(n)
+
+    def add_recorded(self, n: int) -> None:
+        """Evaluations that were not needed, as their errors were recorded before."""
+        self._shorten(n)
+
+    def count(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The results of images, counted as they pass."""
+        for result in results:
+            self._n_done += 1
+            self._bar.set_postfix_str(f"{self._n_done}/{self._n_images} images", refresh=False)
+            self._shorten(self._max_evaluations - result.n_evaluations)
+            yield result
+
+    def _shorten(self, n: int) -> None:
+        if not self._bar.disable:
+            self._bar.total -= n  # shown with the next update
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+
+def is_watched() -> bool:
+    """Whether somebody sees progress: in a terminal or a notebook, and not in a worker process."""
+    if multiprocessing.parent_process() is not None or "LokyProcess" in current_process().name:
+        return False
+    return "ipykernel" in sys.modules or sys.stderr.isatty()

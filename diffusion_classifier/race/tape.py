@@ -1,0 +1,86 @@
+"""The draws of one race: rounds of a sampler within a budget, remembered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..errors import InputValueError
+from ..noise.draws import Draws
+from ..noise.schedule import NoiseSchedule
+from ..samplers.base import Sampler
+from ..utils.validation import check_positive_integer
+
+
+class DrawTape:
+    """Rounds of one sampler, remembered: images reach the same round at different times.
+
+    Parameters
+    ----------
+    rounds : iterator of Draws
+    max_draws : int or float
+        The last round is cut short there, never inside an antithetic pair.
+    """
+
+    def __init__(self, rounds: Iterator[Draws], max_draws: float = math.inf) -> None:
+        self._source = rounds
+        self._max_draws = max_draws
+        self._rounds: list[Draws] = []
+        self.n_draws = 0
+
+    def __getitem__(self, number: int) -> Draws | None:
+        """Round ``number``, or None if the sampler or the budget ends before it."""
+        while number >= len(self._rounds):
+            room = self._max_draws - self.n_draws
+            draws = next(self._source, None) if room > 0 else None
+            if draws is None:
+                return None
+            room = int(min(room, len(draws)))
+            draws = draws.head(room - room % 2 if draws.antithetic else room)
+            if not len(draws):
+                return None
+            self._rounds.append(draws)
+            self.n_draws += len(draws)
+        return self._rounds[number]
+
+    @classmethod
+    def of(cls, sampler: Sampler, schedule: NoiseSchedule, seed: int, max_draws: int) -> DrawTape:
+        """The rounds of a sampler within a budget.
+
+        Raises
+        ------
+        ValueError
+            If the budget is not a positive integer, holds no round, or cuts the grid of a sampler
+            that has one.
+        """
+        check_positive_integer("max_draws", max_draws)
+        if not sampler.endless:
+            n_draws = sum(map(len, sampler.rounds(schedule, seed)))
+            if n_draws > max_draws:
+                raise InputValueError(
+                    f"{sampler} has {n_draws} draws, but the pruner stops at max_draws={max_draws}"
+                    f"; set the pruner's max_draws={n_draws}, or take fewer timesteps."
+                )
+        tape = cls(sampler.rounds(schedule, seed), max_draws)
+        if tape[0] is None:
+            raise InputValueError(f"max_draws={max_draws} holds no round of {sampler}.")
+        return tape
+
+    @property
+    def timesteps(self) -> Tensor:
+        """Timesteps of the rounds taken so far, [J]."""
+        return torch.cat([draws.timesteps for draws in self._rounds])
+
+    @property
+    def density(self) -> Tensor:
+        """Proposal densities of the rounds taken so far, [J]."""
+        return torch.cat([draws.density for draws in self._rounds])
+
+    @property
+    def round_of(self) -> Tensor:
+        """The round of each draw taken so far, [J]."""
+        sizes = torch.tensor([len(draws) for draws in self._rounds])
+        return torch.arange(len(sizes)).repeat_interleave(sizes)

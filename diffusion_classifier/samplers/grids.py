@@ -1,0 +1,133 @@
+"""Samplers with a grid of their own: the published timesteps, or the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputValueError
+from ..noise.draws import Draws, _plain_round
+from ..noise.schedule import NoiseSchedule
+from ..utils.validation import check_positive_integer
+from .base import Sampler
+
+
+class EvenSampler(Sampler):
+    """The evenly spaced timesteps of the published script, stage by stage.
+
+    Stage s asks for an even grid of ``stages[s]`` timesteps out of the last stage's grid; its
+    round holds those that no earlier stage has taken. As in the published script, grids do not
+    nest: stages of 20, 50, 100 and 500 take 20, 70, 150 and 500 draws; and a last stage that does
+    not divide the number of timesteps leaves out the highest. Use it for parity with
+    published results, together with :class:`~diffusion_classifier.pruners.StagedPruner`.
+
+    Parameters
+    ----------
+    stages : sequence of int, default=(20, 200)
+        Timesteps asked for by each stage, increasing.
+
+    Raises
+    ------
+    ValueError
+        In ``rounds``: stages are not increasing positive integers, or the last exceeds the
+        schedule's number of timesteps.
+
+    References
+    ----------
+    A. C. Li et al., arXiv 2303.16203, and its published script ``eval_prob_adaptive.py``.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.samplers import EvenSampler
+    >>> from diffusion_classifier.noise import NoiseSchedule
+    >>> sampler = EvenSampler(stages=(20, 50, 100, 500))
+    >>> [len(draws) for draws in sampler.rounds(NoiseSchedule.flow(1000), seed=0)]
+    [20, 50, 80, 350]
+    """
+
+    endless = False
+
+    def __init__(self, stages: Sequence[int] = (20, 200)) -> None:
+        self.stages = stages
+
+    def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
+        stages = [check_positive_integer("stages", n) for n in self.stages]
+        if not stages or stages != sorted(set(stages)):
+            raise InputValueError(f"stages={self.stages!r} must be increasing positive integers.")
+        if stages[-1] > schedule.n_timesteps:
+            raise InputValueError(
+                f"stages={self.stages!r} asks for more than the {schedule.n_timesteps} timesteps "
+                "of this model."
+            )
+        step = schedule.n_timesteps // stages[-1]
+        grid = np.arange(step // 2, schedule.n_timesteps, step)[: stages[-1]]
+        taken: set[int] = set()
+        for n in stages:
+            stride = len(grid) // n
+            fresh = [t for t in grid[stride // 2 :: stride][:n].tolist() if t not in taken]
+            if not fresh:
+                continue
+            yield _plain_round(fresh, len(taken), seed)
+            taken.update(fresh)
+
+
+class FixedDraws(Sampler):
+    """Draws of the user's own.
+
+    Parameters
+    ----------
+    timesteps : sequence of int of length J
+        In the order in which they are taken.
+    noise : array-like of shape (J, ...), optional
+        One noise per draw, of the latent's shape. By default, noise keyed by the seed.
+    round_size : int, optional
+        Draws between two pruning decisions. By default all are one round.
+
+    Raises
+    ------
+    ValueError
+        In ``rounds``: a timestep is outside the schedule, or ``noise`` has another length.
+
+    Examples
+    --------
+    >>> from diffusion_classifier.samplers import FixedDraws
+    >>> from diffusion_classifier.noise import NoiseSchedule
+    >>> sampler = FixedDraws([100, 500, 900], round_size=2)
+    >>> [draws.timesteps.tolist() for draws in sampler.rounds(NoiseSchedule.flow(), seed=0)]
+    [[100, 500], [900]]
+    """
+
+    endless = False
+
+    def __init__(
+        self, timesteps: Sequence[int], noise: Any = None, *, round_size: int | None = None
+    ) -> None:
+        self.timesteps = timesteps
+        self.noise = noise
+        self.round_size = round_size
+
+    def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
+        timesteps = [int(t) for t in self.timesteps]
+        if not timesteps:
+            raise InputValueError("timesteps is empty; give at least one.")
+        for j, t in enumerate(timesteps):
+            if not 0 <= t < schedule.n_timesteps or t != self.timesteps[j]:
+                raise InputValueError(
+                    f"timesteps[{j}] = {self.timesteps[j]} must be an integer from 0 to "
+                    f"{schedule.n_timesteps - 1}."
+                )
+        noise = None if self.noise is None else torch.as_tensor(self.noise, dtype=torch.float32)
+        if noise is not None and len(noise) != len(timesteps):
+            raise InputValueError(f"noise holds {len(noise)} draws, timesteps {len(timesteps)}.")
+        if self.round_size is None:
+            size = len(timesteps)
+        else:
+            size = check_positive_integer("round_size", self.round_size)
+        for start in range(0, len(timesteps), size):
+            part = slice(start, start + size)
+            yield _plain_round(
+                timesteps[part], start, seed, fixed_noise=None if noise is None else noise[part]
+            )

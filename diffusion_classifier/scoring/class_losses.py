@@ -1,0 +1,229 @@
+r"""From recorded errors to one loss per class, and to log posteriors.
+
+The contribution of draw j to prompt p's loss, the loss itself and the posterior are
+
+    c_pj = w(t_j) / q_j * err_pj - T log prior(class of p),    L_p = mean_j c_pj,
+    log p(class | x) = log_softmax(-L / T),
+
+so that ``-L_p`` estimates ``T (log p(x | prompt) + log prior)`` up to a constant: a temperature
+tempers what the network says and leaves the priors their meaning.
+
+A dropped prompt has fewer draws than the winner, and means over different draws must not be
+compared. Its loss is therefore that of the prompt that led when it was dropped, plus their mean
+difference on the draws both took, and never below that of the best survivor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputValueError
+from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
+
+LossName = Literal["l2", "l1", "huber", "vlb"]  # of the residual; "vlb": of the variance too
+LOSS_NAMES: tuple[str, ...] = get_args(LossName)
+PromptReduction = Literal["best", "mean", "mixture"]
+PROMPT_REDUCTIONS: tuple[str, ...] = get_args(PromptReduction)
+_MARGIN = 1e-9  # relative distance that the dropped are kept behind the best survivor
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How errors become losses: weights, priors and the classes that prompts belong to.
+
+    Attributes
+    ----------
+    weights : Tensor of shape (T,), dtype float64
+        w(t).
+    log_prior : Tensor of shape (K,), dtype float64
+    class_of : Tensor of shape (P,), dtype int64
+        The class of each prompt.
+    reduction : {"best", "mean", "mixture"}
+        A class's loss from its prompts': the smallest, the mean, or that of a mixture with
+        equal weights, ``-T log mean_p exp(-L_p / T)``.
+    log_temperature : tuple of (float, float), default=(0.0, 0.0)
+        ``(a, b)`` of ``log T = a + b log n`` after n draws; see
+        :mod:`diffusion_classifier.scoring.calibration`.
+    """
+
+    weights: Tensor
+    log_prior: Tensor
+    class_of: Tensor
+    reduction: str = "best"
+    log_temperature: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.log_prior)
+
+    @property
+    def races_classes(self) -> bool:
+        """Whether classes race as a whole; else prompts do."""
+        return self.reduction == "mean"
+
+    def temperature(self, n_draws: int) -> float:
+        """T after this many draws."""
+        level, slope = self.log_temperature
+        return math.exp(level + slope * math.log(n_draws))
+
+    def contributions(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
+        """Contributions of contenders: prompts, or classes where they race as a whole.
+
+        Parameters
+        ----------
+        errors : Tensor of shape (..., P, J)
+            NaN where not evaluated.
+        timesteps, density : Tensor of shape (J,)
+
+        Returns
+        -------
+        Tensor of shape (..., P or K, J), dtype float64
+        """
+        weighted = errors.double() * (self.weights[timesteps] / density)
+        prior = self.temperature(errors.shape[-1]) * self.log_prior
+        weighted = weighted - prior[self.class_of][:, None]
+        if not self.races_classes:
+            return weighted
+        shape = (*weighted.shape[:-2], self.n_classes, weighted.shape[-1])
+        sums = weighted.new_zeros(shape).index_add(-2, self.class_of, weighted)
+        return sums / self.class_of.bincount()[:, None]
+
+    def contenders(self, active: Tensor) -> Tensor:
+        """Active prompts [..., P] as active contenders [..., P or K]."""
+        if not self.races_classes:
+            return active
+        first_prompt = torch.searchsorted(self.class_of, torch.arange(self.n_classes))
+        return active[..., first_prompt]
+
+    def prompts(self, contenders: Tensor) -> Tensor:
+        """Active contenders [..., P or K] as active prompts [..., P]."""
+        return contenders[..., self.class_of] if self.races_classes else contenders
+
+    def decided(self, active: Tensor) -> Tensor:
+        """Whether all active prompts [..., P] belong to one class."""
+        lowest = torch.where(active, self.class_of, self.n_classes).amin(-1)
+        highest = torch.where(active, self.class_of, -1).amax(-1)
+        return lowest == highest
+
+    def class_losses_of(
+        self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
+    ) -> Tensor:
+        """Losses [K] of one image from its errors [P, J] and who was left, [P]."""
+        n = count_draws(errors)
+        contributions = self.contributions(errors[:, :n], timesteps[:n], density[:n])
+        return self.class_losses(contributions, self.contenders(active))
+
+    def log_posterior_of(
+        self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
+    ) -> Tensor:
+        """Log posterior [K] of one image from its errors [P, J] and who was left, [P]."""
+        losses = self.class_losses_of(errors, timesteps, density, active)
+        return torch.log_softmax(-losses / self.temperature(count_draws(errors)), 0)
+
+    def class_losses(self, contributions: Tensor, active: Tensor) -> Tensor:
+        """Losses of the classes, [K], of one image.
+
+        Parameters
+        ----------
+        contributions : Tensor of shape (P or K, J), dtype float64
+        active : Tensor of shape (P or K,), dtype bool
+            Contenders still in the race at its end.
+
+        Returns
+        -------
+        Tensor of shape (K,), dtype float64
+            Finite; a class without an active contender is never first.
+        """
+        temperature = self.temperature(contributions.shape[1])
+        losses = contender_losses(contributions, active, temperature)
+        if self.races_classes:
+            return losses
+        best = losses.new_zeros(self.n_classes).scatter_reduce(
+            0, self.class_of, losses, "amin", include_self=False
+        )
+        if self.reduction == "best":
+            return best
+        shares = torch.zeros_like(best).index_add(
+            0, self.class_of, torch.exp((best[self.class_of] - losses) / temperature)
+        )
+        mixed = best - temperature * torch.log(shares / self.class_of.bincount())
+        surviving = torch.zeros(self.n_classes, dtype=torch.bool)
+        surviving[self.class_of[active]] = True
+        return put_behind(mixed, surviving, temperature)
+
+
+def check_loss(weighting: Weighting, loss: str) -> None:
+    """A ValueError if errors of this loss cannot be weighted so."""
+    if isinstance(weighting, LikelihoodWeighting) and loss != "l2":
+        raise InputValueError(f'weighting="likelihood" needs loss="l2", not {loss!r}.')
+    if isinstance(weighting, ExponentialWeighting | NativeWeighting) and loss == "vlb":
+        raise InputValueError(
+            f"{weighting!r} restates errors of the noise, but loss='vlb' is a likelihood as it is: "
+            'use weighting="uniform" or "fitted".'
+        )
+
+
+def count_draws(errors: Tensor) -> int:
+    """Draws that an image took, from its errors [P, J]: those that any prompt was asked on."""
+    return int((~errors.isnan()).sum(1).max())
+
+
+def contender_losses(contributions: Tensor, active: Tensor, temperature: float = 1.0) -> Tensor:
+    """Comparable losses of contenders that took different numbers of draws.
+
+    Parameters
+    ----------
+    contributions : Tensor of shape (P, J), dtype float64
+        Each row evaluated on its first draws and NaN after them.
+    active : Tensor of shape (P,), dtype bool
+        Who was left; they took all draws.
+    temperature : float, default=1.0
+        What losses will be divided by.
+
+    Returns
+    -------
+    Tensor of shape (P,), dtype float64
+        Finite; a dropped contender is never first.
+    """
+    n_draws = (~contributions.isnan()).sum(1)
+    most = int(n_draws.max())
+    losses = put_behind(contributions[:, :most].mean(1), active, temperature)
+    for n in sorted(set(n_draws.tolist()) - {most}, reverse=True):
+        common = contributions[:, :n].mean(1)
+        dropper = common.where(n_draws > n, torch.inf).argmin()
+        estimate = losses[dropper] + common - common[dropper]
+        losses = put_behind(losses.where(n_draws != n, estimate), active, temperature)
+    return losses
+
+
+def put_behind(losses: Tensor, active: Tensor, temperature: float) -> Tensor:
+    """Losses of the dropped raised just above the smallest of the active."""
+    winner = losses[active].min().item()
+    floor = winner + _MARGIN * max(1.0, temperature, abs(winner))
+    return losses.where(active, losses.clamp(min=floor))
+
+
+def read_log_prior(priors: Any, n_classes: int) -> Tensor:
+    """Normalised log priors [K], float64; uniform from None.
+
+    Raises
+    ------
+    ValueError
+        If priors are not ``n_classes`` positive finite numbers.
+    """
+    try:
+        values = np.ones(n_classes) if priors is None else np.asarray(priors, float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (n_classes,) or not np.isfinite(values).all() or (values <= 0).any():
+        raise InputValueError(
+            f"priors={priors!r} must be {n_classes} positive numbers, in the order of the sorted "
+            "labels."
+        )
+    return torch.as_tensor(np.log(values / values.sum()))

@@ -1,0 +1,3 @@
+"""What any room may use: checks of values, devices, locks, display."""
+
+__all__: list[str] = []

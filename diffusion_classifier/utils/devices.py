@@ -1,0 +1,59 @@
+"""Devices and dtypes by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..errors import InputValueError
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+def resolve_device(device: Any) -> torch.device:
+    """``"auto"`` is CUDA, else MPS, else the CPU; anything else is torch's own naming.
+
+    Raises
+    ------
+    ValueError
+        If the name is not a device, or that device is not available here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputValueError(
+            f'device={device!r} is not known; use "auto", "cuda", "cuda:0", "mps" or "cpu".'
+        ) from error
+    if (resolved.type == "cuda" and not torch.cuda.is_available()) or (
+        resolved.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise InputValueError(f'device={device!r} is not available here; use "auto" or "cpu".')
+    return resolved
+
+
+def resolve_dtype(dtype: Any, device: torch.device) -> torch.dtype:
+    """``"auto"`` is float16 on CUDA and float32 elsewhere. Errors are float32 in any case.
+
+    Raises
+    ------
+    ValueError
+        If the name is not one of the floating dtypes.
+    """
+    if isinstance(dtype, str) and dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    for name, known in DTYPES.items():
+        if dtype == known or (isinstance(dtype, str) and dtype == name):
+            return known
+    raise InputValueError(
+        f'dtype={dtype!r} is not known; use "auto" or one of {", ".join(DTYPES)}.'
+    )

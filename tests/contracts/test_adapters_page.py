@@ -1,0 +1,104 @@
+"""The page on adapters does what it says, and its adapter gives what the pipeline itself gives."""
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from diffusion_classifier.backends import DiffusersBackend, register_family
+from diffusion_classifier.backends import families as families_module
+from tests.backends.families.test_families import recorded
+from tests.support import tier_two_pipelines
+from tests.support.family_cases import FLUX, watched
+from tests.support.other_pipelines import flux
+from tests.support.pipelines import built_once, saved
+
+PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+KNOWN = {name for family in families_module.FAMILIES for name in family.pipelines}
+HUB_ID = "lodestones/Chroma1-HD"
+
+
+@built_once
+def chroma():
+    transformer = diffusers.ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    parts = flux()
+    return {
+        "vae": parts["vae"],
+        "text_encoder": parts["text_encoder_2"],
+        "tokenizer": parts["tokenizer_2"],
+        "transformer": transformer,
+    }
+
+
+def tiny_chroma():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return diffusers.ChromaPipeline(**chroma(), scheduler=scheduler)
+
+
+CHROMA = replace(FLUX, build=tiny_chroma, text_encoders=("text_encoder",))
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the page's blocks leave behind, its model being a tiny one."""
+    folder = saved(tiny_chroma(), tmp_path_factory.mktemp("chroma"))
+    before, found = list(families_module.FAMILIES), {}
+    for block in BLOCKS:
+        exec(block.replace(HUB_ID, folder), found)
+    yield found
+    families_module.FAMILIES[:] = before
+
+
+def test_every_block_runs(names, capsys):
+    assert len(BLOCKS) == 4
+    assert sum(HUB_ID in block for block in BLOCKS) == 1
+    assert names["clf"].backend_.prediction_type == "flow"
+    assert type(names["clf"].backend_._family).__name__ == "Chroma"
+
+
+def test_the_adapter_is_shorter_than_60_lines():
+    (node,) = (n for n in ast.parse(BLOCKS[-1]).body if isinstance(n, ast.ClassDef))
+    assert node.end_lineno - node.lineno + 1 < 60
+
+
+@torch.inference_mode()
+def test_the_adapter_gives_the_network_what_its_pipeline_gives_it(names):
+    backend = DiffusersBackend(tiny_chroma())
+    condition = backend.encode_classes(CHROMA.labels, CHROMA.labels)
+    (call,) = recorded(CHROMA, backend, [999])
+    z = CHROMA.unpack(backend.pipeline, call.given["hidden_states"])
+    with watched(backend.pipeline.transformer) as ours:
+        output = backend.forward(z, torch.full((len(z),), 999), condition)
+    assert ours[0].given.keys() == call.given.keys()
+    for name, expected in call.given.items():
+        torch.testing.assert_close(ours[0].given[name], expected, rtol=1e-5, atol=1e-5)
+    own = CHROMA.unpack(backend.pipeline, call.output)
+    torch.testing.assert_close(output, own, rtol=1e-5, atol=1e-5)
+
+
+def test_only_families_are_registered():
+    with pytest.raises(TypeError, match="is no Family: give an instance"):
+        register_family(tier_two_pipelines)
+
+
+def test_the_table_of_families_lists_every_pipeline_and_no_other():
+    table = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    listed = {name for name in re.findall(r"`(\w+)`", table) if name.endswith("Pipeline")}
+    assert listed == KNOWN
+    assert all(hasattr(diffusers, name) for name in listed)

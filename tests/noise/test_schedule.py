@@ -1,0 +1,40 @@
+import math
+
+import pytest
+import torch
+
+from diffusion_classifier.noise import NoiseSchedule
+
+
+def test_variance_preserving_levels_square_to_one():
+    schedule = NoiseSchedule.from_alphas_cumprod(torch.linspace(0.999, 0.001, 50))
+    assert schedule.alpha.dtype == torch.float64
+    torch.testing.assert_close(schedule.alpha**2 + schedule.sigma**2, torch.ones(50).double())
+
+
+def test_flow_levels_sit_at_half_steps_and_sum_to_one():
+    schedule = NoiseSchedule.flow(1000)
+    alpha, sigma = schedule.at(torch.tensor([[0, 499], [500, 999]]))
+    assert sigma.tolist() == [[0.0005, 0.4995], [0.5005, 0.9995]]
+    torch.testing.assert_close(alpha + sigma, torch.ones(2, 2).double())
+
+
+def test_log_snr_is_log_of_squared_ratio():
+    schedule = NoiseSchedule([0.8, 0.0], [0.6, 1.0])
+    assert schedule.log_snr[0].item() == pytest.approx(math.log(0.64 / 0.36))
+    assert schedule.log_snr[1].item() == -math.inf
+
+
+@pytest.mark.parametrize(
+    "alpha, sigma, complaint",
+    [
+        ([1.0], [0.1, 0.2], "same positive length"),
+        ([], [], "same positive length"),
+        ([-0.1], [1.0], "alpha must be finite"),
+        ([math.nan], [1.0], "alpha must be finite"),
+        ([1.0], [0.0], "sigma must be positive"),
+    ],
+)
+def test_impossible_levels_are_refused(alpha, sigma, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        NoiseSchedule(alpha, sigma)
