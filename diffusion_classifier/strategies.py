@@ -1,8 +1,9 @@
-"""What the value of a parameter stands for: strategies by name, backends by path."""
+"""Strategies by name or instance, and the four that a classifier uses, together."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 from sklearn.base import clone
 
@@ -10,7 +11,7 @@ from .backends.base import Backend
 from .errors import InputTypeError
 from .pruners import PRUNERS, Pruner
 from .samplers import SAMPLERS, ImportanceSampler, Sampler, StratifiedSampler
-from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, Weighting
+from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, Scoring, Weighting
 from .utils.validation import check_option
 
 _KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
@@ -60,3 +61,42 @@ def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:
     if not weighting.needs_record:
         proposal = proposal * weighting.weights(backend.schedule, backend.prediction_type)
     return ImportanceSampler(proposal=proposal)
+
+
+class Strategies(NamedTuple):
+    """The four strategies of a classifier that can learn from labelled images."""
+
+    weighting: Weighting
+    sampler: Sampler
+    pruner: Pruner
+    calibrator: Calibrator | None
+
+    @classmethod
+    def resolve(
+        cls, backend: Backend, *, weighting: Any, sampler: Any, pruner: Any, calibrator: Any
+    ) -> Self:
+        """New strategies from the estimator's parameters of these names."""
+        chosen = resolve_strategy("weighting", weighting)
+        return cls(
+            weighting=chosen,
+            sampler=default_sampler(backend, chosen)
+            if sampler is None
+            else resolve_strategy("sampler", sampler),
+            pruner=resolve_strategy("pruner", pruner),
+            calibrator=resolve_strategy("calibrator", calibrator),
+        )
+
+    @property
+    def needs_record(self) -> bool:
+        """Whether any of them asks for labelled images."""
+        racing = (self.weighting, self.sampler, self.pruner)
+        return self.calibrator is not None or any(s.needs_record for s in racing)
+
+    def scoring(self, unweighted: Scoring, backend: Backend) -> Scoring:
+        """The scoring under the weights and the temperature that were learned."""
+        weights = self.weighting.weights(backend.schedule, backend.prediction_type)
+        if self.calibrator is None:
+            return replace(unweighted, weights=weights)
+        return replace(
+            unweighted, weights=weights, log_temperature=self.calibrator.log_temperature_
+        )

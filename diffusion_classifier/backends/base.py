@@ -149,6 +149,9 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
             "config_sha256": digest.hexdigest(),
         }
 
+    def saved_origin(self) -> dict[str, Any] | None:
+        return None
+
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:
         """Latents, float32 on ``device``, of images [B, 3, H, W] in [-1, 1] (or rows [B, F])."""

@@ -348,6 +348,16 @@ from_pretrained('owner/model').
             "free_text_encoder": self.free_text_encoder,
         }
 
+    def saved_origin(self) -> dict[str, Any] | None:
+        origin = self._origin
+        if origin is None or origin.options or not isinstance(origin.dtype, torch.dtype):
+            return None
+        from dataclasses import fields
+
+        place = {item.name: getattr(origin, item.name) for item in fields(origin)}
+        del place["options"], place["token"]
+        return place | {"image_shape": self.image_shape}
+
     def _where(self) -> str:
         return repr(self._origin.name) if self._origin else "in memory"
 

@@ -79,3 +79,13 @@ holds model_index.json, or a Hub id 'owner/model'.
     """
     origin = Origin(resolve_name(name), device=str(torch.device(device)), dtype=dtype)
     return cached(origin, DiffusersBackend.from_origin)
+
+
+def rebuild_backend(saved):
+    value = dict(saved)
+    value["dtype"] = resolve_dtype(value["dtype"], torch.device("cpu"))
+    if value["device"] is not None:
+        value["device"] = resolve_device(value["device"])
+    if value["name"] == "embedded":
+        return load_embedded(value["device"], value["dtype"], image_shape=value["image_shape"])
+    return DiffusersBackend.from_pretrained(value.pop("name"), **value)

@@ -2,7 +2,7 @@
 
 Errors of at most ``n_fit_images`` images are recorded once, every prompt on every draw. Strategies
 learn from that record. The temperature is for races of *unseen* images, so the record is cut into
-folds, and each fold is raced with weights and pruner learned from the others.
+folds, and each fold is raced with weights and a pruner learned from the others.
 
 A sampler that learns comes first, from a *pilot*: a quarter of the draws, at uniform timesteps.
 The record is then made with the draws that it proposes, as predictions will be.
@@ -10,173 +10,162 @@ The record is then made with the draws that it proposes, as predictions will be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from torch import Tensor
 
-from ..backends.base import Backend
 from ..errors import InputValueError
 from ..learner import FitRecord
-from ..pruners.base import Pruner
+from ..pruners.base import NoPruning, Pruner
 from ..records.table import ErrorTable
-from ..samplers.base import Sampler
+from ..samplers.stratified import StratifiedSampler
 from ..scoring.calibration import Calibrator
-from ..scoring.class_losses import Scoring
-from ..scoring.weighting import Weighting
-from ..strategies import default_sampler, resolve_strategy
+from ..strategies import Strategies
 from ..utils.validation import check_positive_integer
+from .predicting import Predictor
 
 _FOLDS = 5
+_PILOT_SHARE = 4  # of the draws of a record, one in so many
 
 
-class Strategies(NamedTuple):
-    """All that can learn."""
+def learn_strategies(
+    strategies: Strategies,
+    X: Any,
+    y: NDArray[Any],
+    predictor: Predictor,
+    n_images: int,
+    seed: int,
+) -> None:
+    """Record errors of some of these images and learn from them, if any strategy asks for it.
 
-    weighting: Weighting
-    sampler: Sampler
-    pruner: Pruner
-    calibrator: Calibrator | None
+    Without images nothing is learned; a weighting, sampler or pruner that cannot do without
+    says so when it is asked for what it should have learned.
 
-    @classmethod
-    def of(cls, params: Any, backend: Backend) -> Self:
-        """Fresh ones, by the parameters of these names that an estimator has."""
-        chosen = cls(*(resolve_strategy(kind, getattr(params, kind)) for kind in cls._fields))
-        if params.sampler is not None:
-            return chosen
-        return chosen._replace(sampler=default_sampler(backend, chosen.weighting))
+    Parameters
+    ----------
+    strategies : Strategies
+        They learn in place.
+    X : None, images or ErrorTable, of length N
+        Indexed by an array.
+    y : ndarray of shape (N,)
+    predictor : Predictor
+        Records errors, unweighted and with the strategies' own sampler and budget.
+    n_images : int
+        Most images to record.
+    seed : int
+        Chooses the images and makes the folds.
 
-    @property
-    def needs_record(self) -> bool:
-        """Whether any of them asks for labelled images."""
-        racing = (self.weighting, self.sampler, self.pruner)
-        return self.calibrator is not None or any(s.needs_record for s in racing)
-
-    def scoring(self, unweighted: Scoring, backend: Backend) -> Scoring:
-        """With the weights and the temperature that were learned."""
-        weights = self.weighting.weights(backend.schedule, backend.prediction_type)
-        if self.calibrator is None:
-            return replace(unweighted, weights=weights)
-        return replace(
-            unweighted, weights=weights, log_temperature=self.calibrator.log_temperature_
-        )
-
-    def learn_from(
-        self,
-        X: Any,
-        y: NDArray,
-        record: Callable[[Any, bool], ErrorTable],
-        n_images: int,
-        seed: int,
-    ) -> None:
-        """Record some of these images and learn from them, if any strategy asks for it.
-
-        Without images nothing is learned; a weighting, sampler or pruner that cannot do without
-        says so when it is asked for what it should have learned.
-
-        Parameters
-        ----------
-        X : None, images or ErrorTable, of length N
-            Indexed by an array.
-        y : ndarray of shape (N,)
-        record : callable
-            Full errors of the images it is given, as a pilot or not.
-        n_images : int
-            Most images to record.
-        seed : int
-            Chooses the images and makes the folds.
-
-        Raises
-        ------
-        ValueError
-            If there are no images, but a calibrator.
-        """
-        if not self.needs_record:
-            return
-        if X is not None:
-            chosen = choose_images(y, n_images, seed)
-            images, true_class = X[chosen], np.unique(y, return_inverse=True)[1][chosen]
-            if self.sampler.needs_record:
-                self.learn_sampler(record(images, True), true_class)
-            self.learn(record(images, False), true_class, seed)
-        elif self.calibrator is not None:
+    Raises
+    ------
+    InputValueError
+        If there is a calibrator but no image.
+    """
+    if not strategies.needs_record:
+        return
+    if X is None:
+        if strategies.calibrator is not None:
             raise InputValueError(
-                f"calibrator={self.calibrator!r} learns from labelled images; call fit(X, y), or "
-                "set calibrator=None."
+                f"calibrator={strategies.calibrator!r} learns from labelled images; call "
+                "fit(X, y), or set calibrator=None."
             )
-
-    def learn(self, table: ErrorTable, true_class: NDArray, seed: int) -> None:
-        """Learn from a full table of labelled images; ``seed`` makes the folds.
-
-        Raises
-        ------
-        ValueError
-            If errors are missing from the table.
-        """
-        record, weights = self._learn_weights(table, true_class)
-        self.pruner.learn(record, weights)
-        if self.calibrator is not None:
-            self._learn_temperature(self.calibrator, table, true_class, seed)
-
-    def learn_sampler(self, table: ErrorTable, true_class: NDArray) -> None:
-        """Learn which draws to take, from a full table of labelled images.
-
-        Raises
-        ------
-        ValueError
-            If errors are missing from the table.
-        """
-        self.sampler.learn(*self._learn_weights(table, true_class))
-
-    def _learn_weights(
-        self, table: ErrorTable, true_class: NDArray
-    ) -> tuple[FitRecord, torch.Tensor]:
-        """The record of a table, and the weights that were learned from it."""
-        if not table.is_full:
-            raise InputValueError("strategies learn from full tables: errors(X, full=True).")
-        record = fit_record(table, true_class)
-        weighting = self.weighting.learn(record)
-        return record, weighting.weights(table.schedule, table.prediction_type)
-
-    def _learn_temperature(
-        self, calibrator: Calibrator, table: ErrorTable, true_class: NDArray, seed: int
-    ) -> None:
-        """Two passes: the temperature takes part in the race where there are priors."""
-        folds = [
-            (held_out, *self._learned_without(held_out, table, true_class))
-            for held_out in _folds(true_class, seed)
-        ]
-        order = np.concatenate([held_out for held_out, *_ in folds])
-        log_prior = table.scoring.log_prior.numpy()
-        temperature = (0.0, 0.0)
-        for _ in range(2):
-            losses, n_draws = [], []
-            for held_out, pruner, weights in folds:
-                scoring = replace(table.scoring, weights=weights, log_temperature=temperature)
-                raced = table[held_out].race(pruner, scoring)
-                n_draws.append(raced.n_draws.max(1))
-                losses.append(_losses_without_prior(raced, n_draws[-1]))
-            calibrator.learn(
-                np.concatenate(losses), np.concatenate(n_draws), true_class[order], log_prior
-            )
-            temperature = calibrator.log_temperature_
-
-    def _learned_without(
-        self, held_out: NDArray, table: ErrorTable, true_class: NDArray
-    ) -> tuple[Pruner, torch.Tensor]:
-        """Pruner and weights learned from the other images."""
-        others = np.setdiff1d(np.arange(len(table)), held_out)
-        record = fit_record(table[others], true_class[others])
-        weighting = clone(self.weighting).learn(record)
-        weights = weighting.weights(table.schedule, table.prediction_type)
-        return clone(self.pruner).learn(record, weights), weights
+        return
+    chosen = choose_images(y, n_images, seed)
+    images, true_class = X[chosen], np.unique(y, return_inverse=True)[1][chosen]
+    budget = predictor.pruner.max_draws
+    if strategies.sampler.needs_record:
+        pilot = NoPruning(max(budget // _PILOT_SHARE, 2))
+        table = record(replace(predictor, pruner=pilot, sampler=StratifiedSampler()), images)
+        strategies.sampler.learn(*_learn_weights(strategies, table, true_class))
+    table = record(replace(predictor, pruner=NoPruning(budget)), images)
+    learn_from_table(strategies, table, true_class, seed)
 
 
-def fit_record(table: ErrorTable, true_class: NDArray) -> FitRecord:
+def record(predictor: Predictor, X: Any) -> ErrorTable:
+    """All errors of some images, or the table itself if they were recorded before."""
+    if not isinstance(X, ErrorTable):
+        return predictor.table(X)
+    X.setup.check_answers(predictor.setup, under_its_weights=False)
+    return X
+
+
+def learn_from_table(
+    strategies: Strategies, table: ErrorTable, true_class: NDArray[Any], seed: int
+) -> None:
+    """Learn weights, pruner and temperature from a full table; ``seed`` makes the folds.
+
+    Raises
+    ------
+    InputValueError
+        If errors are missing from the table.
+    """
+    strategies.pruner.learn(*_learn_weights(strategies, table, true_class))
+    if strategies.calibrator is not None:
+        _learn_temperature(strategies, strategies.calibrator, table, true_class, seed)
+
+
+def _learn_weights(
+    strategies: Strategies, table: ErrorTable, true_class: NDArray[Any]
+) -> tuple[FitRecord, Tensor]:
+    """The record of a table, and the weights that were learned from it."""
+    if not table.is_full:
+        raise InputValueError("strategies learn from full tables: errors(X, full=True).")
+    fit_images = fit_record(table, true_class)
+    weighting = strategies.weighting.learn(fit_images)
+    return fit_images, weighting.weights(table.schedule, table.prediction_type)
+
+
+def _learn_temperature(
+    strategies: Strategies,
+    calibrator: Calibrator,
+    table: ErrorTable,
+    true_class: NDArray[Any],
+    seed: int,
+) -> None:
+    """Two passes: the temperature takes part in the race where there are priors."""
+    folds = [
+        (held_out, *_learned_without(strategies, held_out, table, true_class))
+        for held_out in _folds(true_class, seed)
+    ]
+    order = np.concatenate([held_out for held_out, *_ in folds])
+    log_prior = table.scoring.log_prior.numpy()
+    temperature = (0.0, 0.0)
+    for _ in range(2):
+        losses, n_draws = [], []
+        for held_out, pruner, weights in folds:
+            scoring = replace(table.scoring, weights=weights, log_temperature=temperature)
+            raced = table[held_out].race(pruner, scoring)
+            n_draws.append(raced.n_draws.max(1))
+            losses.append(_losses_without_prior(raced, n_draws[-1]))
+        calibrator.learn(
+            np.concatenate(losses), np.concatenate(n_draws), true_class[order], log_prior
+        )
+        temperature = calibrator.log_temperature_
+
+
+def _learned_without(
+    strategies: Strategies, held_out: NDArray[Any], table: ErrorTable, true_class: NDArray[Any]
+) -> tuple[Pruner, Tensor]:
+    """Pruner and weights learned from the other images."""
+    others = np.setdiff1d(np.arange(len(table)), held_out)
+    fit_images = fit_record(table[others], true_class[others])
+    weighting = clone(strategies.weighting).learn(fit_images)
+    weights = weighting.weights(table.schedule, table.prediction_type)
+    return clone(strategies.pruner).learn(fit_images, weights), weights
+
+
+def _losses_without_prior(table: ErrorTable, n_draws: NDArray[Any]) -> NDArray[np.float64]:
+    scoring = table.scoring
+    temperature = np.array([scoring.temperature(int(n)) for n in n_draws])
+    return table.class_losses().numpy() + temperature[:, None] * scoring.log_prior.numpy()
+
+
+def fit_record(table: ErrorTable, true_class: NDArray[Any]) -> FitRecord:
     """What strategies learn from: a table and the class of each of its images."""
     return FitRecord(
         errors=torch.as_tensor(table.errors),
@@ -191,16 +180,16 @@ def fit_record(table: ErrorTable, true_class: NDArray) -> FitRecord:
     )
 
 
-def choose_images(true_class: NDArray, n_images: int, seed: int) -> NDArray[np.intp]:
+def choose_images(true_class: NDArray[Any], n_images: int, seed: int) -> NDArray[np.intp]:
     """At most ``n_images`` indices, in order, with classes in the proportions that they have.
 
     Raises
     ------
-    ValueError
+    InputValueError
         If ``n_images`` is less than 2.
     """
     if check_positive_integer("n_fit_images", n_images) < 2:
-        raise InputValueError("n_fit_images=1 is too few to learn from; give 2 at least.")
+        raise InputValueError("n_fit_images=1 is too few to learn from; give at least 2.")
     order = np.random.default_rng(seed).permutation(len(true_class))
     place = np.empty(len(order))
     for label in np.unique(true_class):
@@ -210,16 +199,10 @@ def choose_images(true_class: NDArray, n_images: int, seed: int) -> NDArray[np.i
     return np.sort(chosen)
 
 
-def _folds(true_class: NDArray, seed: int) -> Iterator[NDArray[np.intp]]:
+def _folds(true_class: NDArray[Any], seed: int) -> Iterator[NDArray[np.intp]]:
     """Disjoint sets of images, each with about as many of every class."""
     order = np.random.default_rng(seed).permutation(len(true_class))
     order = order[np.argsort(true_class[order], kind="stable")]
     n_folds = min(_FOLDS, len(order))
     for fold in range(n_folds):
         yield order[fold::n_folds]
-
-
-def _losses_without_prior(table: ErrorTable, n_draws: NDArray) -> NDArray[np.float64]:
-    scoring: Scoring = table.scoring
-    temperature = np.array([scoring.temperature(int(n)) for n in n_draws])
-    return table.class_losses().numpy() + temperature[:, None] * scoring.log_prior.numpy()

@@ -50,11 +50,11 @@ def is_kept(value: Any) -> bool:
     return _kept_classes().get(type(value).__name__) is type(value)
 
 
-def learned_attributes(value: Any) -> dict[str, Any]:
-    """Attributes with a trailing underscore: what ``fit`` or ``learn`` found out."""
+def learned_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those with a trailing underscore: what ``fit`` or ``learn`` found out."""
     return {
         name: item
-        for name, item in vars(value).items()
+        for name, item in attributes.items()
         if name.endswith("_") and not name.startswith("_")
     }
 
@@ -101,7 +101,7 @@ def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, torch.dtype | torch.device):
         return str(value).removeprefix("torch.")
     if is_kept(value):
-        learned = learned_attributes(value) if isinstance(value, BaseEstimator) else {}
+        learned = learned_attributes(vars(value)) if isinstance(value, BaseEstimator) else {}
         return {
             "class": type(value).__name__,
             "arguments": encode_all(_constructor_arguments(value), name, tensors),

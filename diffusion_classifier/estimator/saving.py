@@ -4,7 +4,8 @@
     tensors.safetensors   prompt embeddings, weights w(t), everything else that is an array
 
 Loading runs no code from the folder (see :mod:`diffusion_classifier.estimator.saved_values`). Both
-files carry a sha256, so that one edited or damaged is noticed; it is no proof of who wrote them.
+files carry a sha256, so that a file that was edited or damaged is noticed. It does not prove who
+wrote them.
 """
 
 from __future__ import annotations
@@ -13,22 +14,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._version import __version__
 from ..backends.base import Backend, Conditioning
-from ..backends.embedded import load_embedded
-from ..backends.loading.origin import EMBEDDED
-from ..backends.resolve import resolve_backend
+from ..backends.resolve import rebuild_backend, resolve_backend
 from ..errors import FolderInUseError, InputValueError, MissingFileError, NotAFolderError
-from ..utils.devices import resolve_device, resolve_dtype
 from .saved_values import decode, decode_all, encode, encode_all, is_kept, learned_attributes
 
 FORMAT = "diffusion_classifier"
@@ -36,90 +32,63 @@ FORMAT_VERSION = 1
 STATE_FILE = "classifier.json"
 TENSOR_FILE = "tensors.safetensors"
 PLACE = ("name", "revision", "subfolder")  # of an identity: where a backbone is, not which it is
+UNDERSCORED = ("_condition", "_scoring")  # fitted attributes that are kept beside the public ones
 
 
-class PersistenceMixin:
-    """``save`` and ``load`` of the estimator."""
+class SavedClassifier(NamedTuple):
+    """What a folder holds of a classifier.
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write the fitted classifier as JSON and safetensors, without the network.
+    Attributes
+    ----------
+    parameters : dict
+        Of its constructor.
+    fitted : dict
+        Its other attributes.
+    """
 
-        Kept are parameters, prompts and their embeddings, weights of the timesteps, everything
-        learned, the seed of the draws, and which network it was: its name, revision and a hash of
-        its configuration. ``random_state`` is kept unless it is a generator.
-
-        Parameters
-        ----------
-        folder : str or path-like
-            Made if there is none. An earlier save in it is written over.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If ``fit`` was not called.
-        FileExistsError, NotADirectoryError
-            If the folder holds anything but an earlier save, or is a file.
-        TypeError
-            If a parameter is of a class from outside this package, whose code loading would need.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> from diffusion_classifier import DiffusionClassifier
-        >>> clf = DiffusionClassifier(random_state=0).fit(None, ["one", "two"])
-        >>> folder = tempfile.mkdtemp()
-        >>> clf.save(folder)
-        >>> DiffusionClassifier.load(folder).prompts_
-        {'one': ['a one'], 'two': ['a two']}
-        """
-        save_classifier(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike, *, backend: Any = None) -> Any:
-        """Read a classifier that ``save`` wrote; no code from the folder is run.
-
-        Parameters
-        ----------
-        folder : str or path-like
-        backend : None, str, path-like or Backend, default=None
-            The network, if it was made in memory or has moved. None: loaded from where it was.
-
-        Returns
-        -------
-        DiffusionClassifier
-            Fitted; its answers are those of the saved one.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file of the save is missing.
-        ValueError
-            If a file was edited, the format is of another version, or the network is another one:
-            its configuration differs or, without ``backend``, its name or revision.
-        """
-        return load_classifier(cls, folder, backend)
+    parameters: dict[str, Any]
+    fitted: dict[str, Any]
 
 
-def save_classifier(clf: Any, folder: str | os.PathLike) -> None:
-    """Write a fitted classifier; see :meth:`PersistenceMixin.save`."""
-    check_is_fitted(clf)
+def write_classifier(
+    folder: str | os.PathLike[str], parameters: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> None:
+    """Write a fitted classifier.
+
+    Parameters
+    ----------
+    folder : str or path-like
+    parameters : mapping
+        Of its constructor.
+    attributes : mapping
+        Its attributes; those that ``fit`` set are kept.
+
+    Raises
+    ------
+    FolderInUseError, NotAFolderError
+        If the folder holds anything but an earlier save, or is a file.
+    InputTypeError
+        If a parameter is of a class from outside this package.
+    """
+    from safetensors.torch import save as to_bytes
+
     tensors: dict[str, Tensor] = {}
-    parameters = clf.get_params(deep=False)
-    given = parameters.pop("backend")
-    if isinstance(clf.random_state, np.random.RandomState):
-        parameters["random_state"] = None  # it moves on; what it gave is kept, as seed_
+    backend: Backend = attributes["backend_"]
+    fitted = learned_attributes(attributes) | {name: attributes[name] for name in UNDERSCORED}
+    del fitted["backend_"]
+    kept = {name: value for name, value in parameters.items() if name != "backend"}
+    if isinstance(kept["random_state"], np.random.RandomState):
+        kept["random_state"] = None  # it moves on; what it gave is kept, as seed_
     state = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "package_version": __version__,
-        "backbone": clf.backend_.identity(),
-        "backbone_dtype": str(clf.backend_.dtype),
-        "backend": _encode_backend(given, clf.backend_, tensors),
-        "parameters": encode_all(parameters, "parameters", tensors),
-        "fitted": encode_all(_fitted_attributes(clf), "fitted", tensors),
+        "backbone": backend.identity(),
+        "backbone_dtype": str(backend.dtype),
+        "backend": _encode_backend(parameters["backend"], backend, tensors),
+        "parameters": encode_all(kept, "parameters", tensors),
+        "fitted": encode_all(fitted, "fitted", tensors),
     }
-    from safetensors.torch import save as to_bytes
-
     content = to_bytes(tensors)
     state["sha256"] = {TENSOR_FILE: _digest(content), STATE_FILE: _digest(_canonical(state))}
     path = _writable_folder(folder)
@@ -127,8 +96,22 @@ def save_classifier(clf: Any, folder: str | os.PathLike) -> None:
     (path / STATE_FILE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
-def load_classifier(cls: type, folder: str | os.PathLike, backend: Any) -> Any:
-    """Read a classifier of type ``cls``; see :meth:`PersistenceMixin.load`."""
+def read_classifier(folder: str | os.PathLike[str], backend: Any = None) -> SavedClassifier:
+    """Read what :func:`write_classifier` wrote.
+
+    Parameters
+    ----------
+    folder : str or path-like
+    backend : None, str, path-like or Backend, default=None
+        The network. None: loaded from where it was.
+
+    Raises
+    ------
+    MissingFileError
+        If a file of the save is missing.
+    InputValueError
+        If a file was edited, the format is of another version, or the network is another one.
+    """
     from safetensors.torch import load as from_bytes
 
     path = Path(folder)
@@ -137,42 +120,34 @@ def load_classifier(cls: type, folder: str | os.PathLike, backend: Any) -> Any:
     _check_digest(path / TENSOR_FILE, content, state["sha256"][TENSOR_FILE])
     tensors = from_bytes(content)
     saved = state["backend"]
-    clf = cls(
-        _decode_backend(path, saved, tensors) if backend is None else backend,
-        **decode_all(state["parameters"], tensors),
-    )
-    clf.backend_ = resolve_backend(clf.backend, clf.device, clf.dtype)
-    _check_identity(path, state["backbone"], clf.backend_.identity(), given=backend is not None)
+    given = _decode_backend(path, saved, tensors) if backend is None else backend
+    parameters = {"backend": given, **decode_all(state["parameters"], tensors)}
+    found = resolve_backend(given, parameters["device"], parameters["dtype"])
+    _check_identity(path, state["backbone"], found.identity(), given=backend is not None)
     for name, item in decode_all(saved["learned"], tensors).items():
-        setattr(clf.backend_, name, item)
-    for name, item in decode_all(state["fitted"], tensors).items():
-        setattr(clf, name, item)
-    clf._condition = _cast(clf._condition, state["backbone_dtype"], clf.backend_.dtype)
-    return clf
+        setattr(found, name, item)
+    fitted = {"backend_": found, **decode_all(state["fitted"], tensors)}
+    fitted["_condition"] = _cast(fitted["_condition"], state["backbone_dtype"], found.dtype)
+    return SavedClassifier(parameters, fitted)
 
 
 # ------------------------------------------------------------------ the backbone
 
 
 def _encode_backend(given: Any, fitted: Backend, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """How to come by the backend again: by name, from its parameters, or not at all."""
-    learned = encode_all(learned_attributes(fitted), "backend_", tensors)
-    origin = getattr(fitted, "_origin", None)
+    """How to get the backend again: by name, from its parameters, or not at all."""
+    origin = fitted.saved_origin()
     kind: str = "memory"
     value: Any = type(fitted).__name__
     if is_kept(given):
         kind, value = "parameters", encode(given, "backend", tensors)
     elif given is None:
         kind, value = "name", None
-    elif not isinstance(given, Backend) and origin is not None:
-        kind, value = "name", origin.name  # an absolute path, found from elsewhere too
-    elif origin is not None and not origin.options and isinstance(origin.dtype, torch.dtype):
-        # Options of diffusers are not kept: some of them (custom pipelines) name code to run. A
-        # token is a secret: the reader's own login serves.
-        place = {item.name: getattr(origin, item.name) for item in fields(origin)}
-        del place["options"], place["token"]
-        place["image_shape"] = fitted.image_shape
-        kind, value = "origin", encode_all(place, "origin", tensors)
+    elif origin is not None and not isinstance(given, Backend):
+        kind, value = "name", origin["name"]  # an absolute path, found from elsewhere too
+    elif origin is not None:
+        kind, value = "origin", encode_all(origin, "origin", tensors)
+    learned = encode_all(learned_attributes(vars(fitted)), "backend_", tensors)
     return {"kind": kind, "value": value, "learned": learned}
 
 
@@ -183,17 +158,9 @@ def _decode_backend(path: Path, saved: Mapping[str, Any], tensors: Mapping[str, 
             f"{path} was saved with a {saved['value']} made in memory, which is not in the folder: "
             "make it again and pass it, load(folder, backend=...)."
         )
-    if saved["kind"] != "origin":
-        return decode(saved["value"], tensors)
-    from ..backends.pipeline import DiffusersBackend
-
-    value = decode_all(saved["value"], tensors)
-    value["dtype"] = resolve_dtype(value["dtype"], torch.device("cpu"))
-    if value["device"] is not None:
-        value["device"] = resolve_device(value["device"])
-    if value["name"] == EMBEDDED:
-        return load_embedded(value["device"], value["dtype"], image_shape=value["image_shape"])
-    return DiffusersBackend.from_pretrained(value.pop("name"), **value)
+    if saved["kind"] == "origin":
+        return rebuild_backend(decode_all(saved["value"], tensors))
+    return decode(saved["value"], tensors)
 
 
 def _check_identity(path: Path, saved: dict, found: dict, *, given: bool) -> None:
@@ -219,12 +186,6 @@ def _cast(condition: Conditioning, saved: str, dtype: torch.dtype) -> Conditioni
             for name, tensor in condition.tensors.items()
         }
     )
-
-
-def _fitted_attributes(clf: Any) -> dict[str, Any]:
-    fitted = {**learned_attributes(clf), "_condition": clf._condition, "_scoring": clf._scoring}
-    del fitted["backend_"]
-    return fitted
 
 
 # ------------------------------------------------------------------ files

@@ -8,8 +8,11 @@ depend on its neighbours.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
@@ -68,14 +71,23 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         """Most of ``n_classes`` classes that are left after a look at ``n_draws`` draws."""
         return n_classes
 
-    def max_evaluations(self, n_classes: int) -> int:
-        """Most evaluations of one image, with one prompt per class and a look after every draw."""
-        total, n_left = 0, n_classes
-        for n_draws in range(1, check_positive_integer("max_draws", self.max_draws) + 1):
-            total += n_left
-            n_left = self.max_classes(n_draws, n_left)
-            if n_left == 1:
+    def max_evaluations(
+        self,
+        n_classes: int,
+        *,
+        round_sizes: Iterable[int] | None = None,
+        n_prompts: Sequence[int] | None = None,
+    ) -> int:
+        """Most evaluations of one image."""
+        budget = check_positive_integer("max_draws", self.max_draws)
+        most = np.sort([1] * n_classes if n_prompts is None else list(n_prompts))[::-1].cumsum()
+        total = n_draws = 0
+        for size in itertools.repeat(1, budget) if round_sizes is None else round_sizes:
+            if n_classes == 1:
                 break
+            total += size * int(most[n_classes - 1])
+            n_draws += size
+            n_classes = self.max_classes(n_draws, n_classes)
         return total
 
 

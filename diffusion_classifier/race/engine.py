@@ -11,7 +11,8 @@ index. The host waits for the device once per step, to read the errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
 from ..noise.prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
 from ..noise.variational import VariationalBound
-from .batches import IMAGES_PER_ENCODING, BatchSize, encode_from, is_out_of_memory
+from .batches import BatchSize, BatchSizeOption, encode_from
 from .source import Request
 
 _NOISE_CACHE_BYTES = 256 * 2**20
@@ -53,7 +54,7 @@ class Engine:
         n_images: int,
         *,
         loss: str = "l2",
-        batch_size: object = "auto",
+        batch_size: BatchSizeOption = "auto",
         on_evaluations: Callable[[int], None] = lambda n: None,
     ) -> None:
         self.backend = backend
@@ -67,9 +68,9 @@ class Engine:
         self._latents: dict[int, Tensor] = {}
         self._noise: dict[Draws, Tensor] = {}
         self._shape: torch.Size | None = None  # of every latent
-        self._encoding = BatchSize(IMAGES_PER_ENCODING, backend.device, 1)
-        self._encoding.fixed = batch_size != "auto"
-        self._batch = BatchSize(batch_size, backend.device, self.latent(0).numel())
+        self._encoding = BatchSize.of_encoder(batch_size)
+        n_elements = self.latent(0).numel()
+        self._batch = BatchSize.of_network(batch_size, backend.device, n_elements)
 
     @property
     def rows_wanted(self) -> int:
@@ -103,7 +104,7 @@ class Engine:
         RuntimeError
             If memory runs out with a single row.
         """
-        rows = _Rows(requests, self.backend.device)
+        rows = _Rows.of(requests, self.backend.device)
         noised = self._noise_images(requests)
         errors = torch.cat(list(self._batches(rows, noised))).cpu()
         self._check_finite(errors, rows, requests)
@@ -149,27 +150,25 @@ class Engine:
             self._noise[draws] = noise
         return self._noise[draws]
 
-    def _batches(self, rows: _Rows, noised: _Noised):
-        """Errors of all rows, batch by batch, with smaller batches once memory runs out."""
+    def _batches(self, rows: _Rows, noised: _Noised) -> Iterator[Tensor]:
+        """Errors of all rows, batch by batch."""
         start = 0
         while start < len(rows):
-            stop = min(start + self._batch.rows, len(rows))
-            batch = rows.slice(start, stop, self._batch.padded(stop - start))
-            try:
-                errors = self._errors_of(batch, noised)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._batch.halve(error)
-                continue
-            yield errors[: stop - start]
-            start = stop
 
-    def _errors_of(self, batch: _Batch, noised: _Noised) -> Tensor:
+            def evaluate(n_rows: int, start: int = start) -> Tensor:
+                stop = min(start + n_rows, len(rows))
+                batch = rows.slice(start, stop, self._batch.padded(stop - start))
+                return self._errors_of(batch, noised)[: stop - start]
+
+            errors = self._batch.attempt(evaluate)
+            start += len(errors)
+            yield errors
+
+    def _errors_of(self, rows: _Rows, noised: _Noised) -> Tensor:
         """Errors of a batch of rows, by one call of the network."""
-        pair = batch.pair
+        pair = rows.pair
         z, t = noised.z[pair].to(self.backend.dtype), noised.t[pair]
-        condition = self.condition[batch.prompt]
+        condition = self.condition[rows.prompt]
         target, scale = noised.target[pair], noised.scale[pair]
         if self._bound is None or noised.clean is None:
             return noise_errors(self.backend.forward(z, t, condition), target, scale, self.loss)
@@ -206,18 +205,16 @@ class _Noised(NamedTuple):
     clean: Tensor | None  # the latents without noise, if the loss reads them
 
 
-class _Batch:
-    __slots__ = ("pair", "prompt")
-
-    def __init__(self, pair: Tensor, prompt: Tensor) -> None:
-        self.pair = pair
-        self.prompt = prompt
-
-
+@dataclass(frozen=True)
 class _Rows:
-    """Index of every row's (image, draw) pair and prompt, draw-major within an image."""
+    """Index of every row's (image, draw) pair and of its prompt."""
 
-    def __init__(self, requests: Sequence[Request], device: torch.device) -> None:
+    pair: Tensor
+    prompt: Tensor
+
+    @classmethod
+    def of(cls, requests: Sequence[Request], device: torch.device) -> _Rows:
+        """All rows of some requests, draw-major within an image."""
         pairs, prompts, first = [], [], 0
         for request in requests:
             pairs.append(
@@ -225,13 +222,12 @@ class _Rows:
             )
             prompts.append(request.prompts.repeat(request.n_draws))
             first += request.n_draws
-        self.pair = torch.cat(pairs).to(device, non_blocking=True)
-        self.prompt = torch.cat(prompts).to(device, non_blocking=True)
+        return cls(*(torch.cat(parts).to(device, non_blocking=True) for parts in (pairs, prompts)))
 
     def __len__(self) -> int:
         return len(self.pair)
 
-    def slice(self, start: int, stop: int, length: int) -> _Batch:
+    def slice(self, start: int, stop: int, length: int) -> _Rows:
         """Rows ``start:stop``, padded to ``length`` with copies of the last."""
         index = torch.arange(start, start + length, device=self.pair.device).clamp(max=stop - 1)
-        return _Batch(self.pair[index], self.prompt[index])
+        return _Rows(self.pair[index], self.prompt[index])

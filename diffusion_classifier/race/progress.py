@@ -1,4 +1,4 @@
-"""Where and how the network runs: device, dtype, batch size, running out of memory, progress."""
+"""A progress bar of evaluations, where somebody watches."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import multiprocessing
 import sys
 from collections.abc import Iterable, Iterator
 from multiprocessing import current_process
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from ..errors import InputValueError
 from .source import Result
+
+Verbosity = Literal["auto"] | bool | int
 
 
 class Progress:
@@ -35,7 +37,7 @@ class Progress:
         If ``verbose`` is none of these.
     """
 
-    def __init__(self, n_images: int, max_evaluations: int, verbose: Any) -> None:
+    def __init__(self, n_images: int, max_evaluations: int, verbose: Verbosity) -> None:
         from tqdm.auto import tqdm  # in a notebook, one of its widgets
 
         automatic = isinstance(verbose, str) and verbose == "auto"

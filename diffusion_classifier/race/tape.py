@@ -46,6 +46,13 @@ class DrawTape:
             self.n_draws += len(draws)
         return self._rounds[number]
 
+    def __iter__(self) -> Iterator[Draws]:
+        """The rounds, one after the other."""
+        number = 0
+        while (draws := self[number]) is not None:
+            yield draws
+            number += 1
+
     @classmethod
     def of(cls, sampler: Sampler, schedule: NoiseSchedule, seed: int, max_draws: int) -> DrawTape:
         """The rounds of a sampler within a budget.

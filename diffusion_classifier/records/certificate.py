@@ -1,7 +1,7 @@
 r"""How sure a race was of its answer, image by image.
 
 The *margin* is the runner-up's loss less the winner's: with ``d_j`` the difference of their
-contributions on the draws both took, it estimates ``E d``. Draws within a round depend on each
+contributions on the draws both took, it estimates ``E d``. Draws of one round depend on each
 other and rounds do not, so the standard error of the mean of d is that of round means ``d_r``,
 weighted by their sizes ``n_r``:
 
@@ -10,57 +10,64 @@ weighted by their sizes ``n_r``:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..scoring.class_losses import Scoring, contender_losses, count_draws
-
-if TYPE_CHECKING:
-    from .table import ErrorTable
-
+from .setup import RecordSetup
 
 FIELDS = ["resolved", "alpha", "winner", "runner_up", "margin", "standard_error", "n_draws"]
 
+Row = tuple[Tensor, Tensor, Tensor, Tensor]  # errors [P, J], timesteps, density [J], active [P]
 
-def certify(table: ErrorTable) -> np.recarray:
+
+def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup) -> np.recarray:
     """One record per image: how its race ended, and by how much.
 
     Parameters
     ----------
-    table : ErrorTable
+    rows : iterable of length N
+        Errors [P, J], timesteps [J], density [J] and who was left [P], image by image.
+    round_of : ndarray of shape (J,)
+        The round of each draw.
+    setup : RecordSetup
 
     Returns
     -------
     recarray of shape (N,)
         With the fields that ``ErrorTable.certificate`` names.
     """
-    scoring, round_of = table.scoring, torch.as_tensor(table.round_of)
-    n_images = len(table)
-    pairs = np.empty((n_images, 2), int)
-    margins, n_draws = np.empty((n_images, 2)), np.empty(n_images, int)
-    for i, (errors, timesteps, density, active) in enumerate(table.rows()):
-        n = n_draws[i] = count_draws(errors)
+    scoring, rounds = setup.scoring, torch.as_tensor(round_of)
+    pairs, margins, n_draws, resolved = [], [], [], []
+    for errors, timesteps, density, active in rows:
+        n = count_draws(errors)
         contributions = scoring.contributions(errors[:, :n], timesteps[:n], density[:n])
         contenders = scoring.contenders(active)
         losses = scoring.class_losses(contributions, contenders)
-        pairs[i] = first, second = losses.argsort(stable=True)[:2].tolist()
+        first, second = losses.argsort(stable=True)[:2].tolist()
         rival, leader = (
             contributions[_best_contender(contributions, contenders, scoring, k)]
             for k in (second, first)
         )
-        margins[i] = losses[second] - losses[first], standard_error(rival - leader, round_of[:n])
-    resolved = scoring.decided(torch.as_tensor(table.active)).numpy()
-    columns = [resolved, np.full(n_images, table.alpha), *table.classes[pairs.T], *margins.T]
-    columns.append(n_draws)
+        pairs.append((first, second))
+        gap = float(losses[second] - losses[first])
+        margins.append((gap, standard_error(rival - leader, rounds[:n])))
+        n_draws.append(n)
+        resolved.append(bool(scoring.decided(active)))
+    winner, runner_up = setup.classes[np.array(pairs, int).reshape(-1, 2).T]
+    margin, error = np.array(margins, float).reshape(-1, 2).T
+    columns = [np.array(resolved, bool), np.full(len(pairs), setup.alpha), winner, runner_up]
+    columns += [margin, error, np.array(n_draws, int)]
     kinds = [(name, column.dtype) for name, column in zip(FIELDS, columns, strict=True)]
     return np.rec.fromarrays(columns, dtype=kinds)
 
 
 def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, label: int) -> int:
-    """The contender that stands for a class: itself, or its best prompt."""
+    """The contender that stands for a class: the class itself, or its best prompt."""
     if scoring.races_classes:
         return label
     losses = contender_losses(contributions, active)

@@ -1,9 +1,6 @@
-"""Whether errors recorded earlier can stand beside those of this classifier."""
+"""Whether errors recorded earlier can stand beside those that a classifier will compute."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,29 +8,43 @@ from torch import Tensor
 
 from ..errors import InputTypeError, InputValueError
 from ..race.tape import DrawTape
-from ..utils.provenance import check_made_by
+from .setup import RecordSetup
 from .table import ErrorTable
 
 
 def comparable_errors(
     table: ErrorTable,
+    asked: RecordSetup,
     *,
     n_images: int,
-    classes: np.ndarray,
-    prompts: Sequence[str],
-    class_by_position: bool,
-    seed: int,
     tape: DrawTape,
-    made_by: Mapping[str, Any],
+    class_by_position: bool,
 ) -> Tensor:
-    """Recorded errors [N, P, J] in the order of ``prompts``; NaN for prompts not recorded.
+    """Recorded errors in the order of a classifier's prompts.
+
+    Parameters
+    ----------
+    table : ErrorTable
+    asked : RecordSetup
+        That of the classifier.
+    n_images : int
+        Images that the classifier is given.
+    tape : DrawTape
+        Draws that the classifier takes.
+    class_by_position : bool
+        Whether its network knows classes by their position among those of ``fit``.
+
+    Returns
+    -------
+    Tensor of shape (N, P, J)
+        NaN for prompts that were not recorded.
 
     Raises
     ------
-    TypeError
-        If ``table`` is none.
-    ValueError
-        If the table is of other images by their number, other draws, another network or loss, or
+    InputTypeError
+        If ``table`` is not an ErrorTable.
+    InputValueError
+        If the table is of another number of images, other draws, another network or loss, or
         other classes of a network that knows classes by their position.
     """
     if not isinstance(table, ErrorTable):
@@ -45,24 +56,24 @@ def comparable_errors(
             f"the table holds {len(table)} images and X {n_images}; pass the images that the "
             "table was recorded on, in the same order."
         )
-    if table.seed != seed:
+    if table.seed != asked.seed:
         raise InputValueError(
-            f"the table's draws have seed {table.seed}, this classifier's {seed}: set random_state "
-            "to an integer, so that every fit takes the same draws, and record the table again."
+            f"the table's draws have seed {table.seed}, this classifier's {asked.seed}: set "
+            "random_state to an integer, so that every fit takes the same draws, and record the "
+            "table again."
         )
-    if table.made_by is not None:
-        check_made_by("the table was", table.made_by, made_by)
+    table.setup.check_network(asked)
     _check_draws(table, tape)
-    if class_by_position and not np.array_equal(table.classes, classes):
+    if class_by_position and not np.array_equal(table.classes, asked.classes):
         raise InputValueError(
             "this backend knows classes by their position, so errors of other classes cannot be "
             f"added: the table has {table.classes.tolist()[:5]}, this classifier "
-            f"{classes.tolist()[:5]}."
+            f"{asked.classes.tolist()[:5]}."
         )
     recorded = {prompt: p for p, prompt in enumerate(table.prompts)}
     n_draws = table.errors.shape[2]
-    errors = torch.full((n_images, len(prompts), n_draws), torch.nan)
-    for p, prompt in enumerate(prompts):
+    errors = torch.full((n_images, len(asked.prompts), n_draws), torch.nan)
+    for p, prompt in enumerate(asked.prompts):
         if prompt in recorded:
             errors[:, p] = torch.as_tensor(table.errors[:, recorded[prompt]])
     return errors

@@ -9,27 +9,36 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from ..errors import InputValueError
-from ..noise.schedule import NoiseSchedule
-from ..scoring.class_losses import Scoring
-from .table import ErrorTable
+from .setup import RecordSetup
 
 _KEY = b"diffusion_classifier"
-_PER_DRAW = ("timesteps", "density", "round_of", "antithetic")
+PER_DRAW = ("timesteps", "density", "round_of", "antithetic")
 
 
-def write_parquet(table: ErrorTable, path: str | os.PathLike[str]) -> None:
-    """Write a table so that :func:`read_parquet` gives an equal one.
+def write_parquet(
+    path: str | os.PathLike[str],
+    errors: NDArray[np.float32],
+    active: NDArray[np.bool_],
+    per_draw: Mapping[str, NDArray[Any]],
+    setup: RecordSetup,
+) -> None:
+    """Write the fields of an error table.
 
     Parameters
     ----------
-    table : ErrorTable
     path : str or path-like
+    errors : ndarray of shape (N, P, J)
+    active : ndarray of shape (N, P)
+    per_draw : mapping
+        Arrays of shape (J,) under the names in ``PER_DRAW``.
+    setup : RecordSetup
 
     Raises
     ------
@@ -37,35 +46,42 @@ def write_parquet(table: ErrorTable, path: str | os.PathLike[str]) -> None:
         If pyarrow is not installed.
     """
     pa, pq = _import_pyarrow()
-    n_images, n_prompts, _ = table.errors.shape
-    n_draws = table.n_draws.ravel()
-    flat = table.errors[~np.isnan(table.errors)]
+    n_images, n_prompts, _ = errors.shape
+    evaluated = ~np.isnan(errors)
+    n_draws = evaluated.sum(2).ravel()
     offsets = np.concatenate([[0], n_draws.cumsum()])
+    labels = setup.classes[np.tile(setup.scoring.class_of.numpy(), n_images)]
     columns = {
         "image": np.repeat(np.arange(n_images), n_prompts),
-        "label": pa.array(table.classes[np.tile(table.class_of, n_images)].tolist()),
-        "prompt": pa.array(table.prompts * n_images),
-        "active": table.active.ravel(),
+        "label": pa.array(labels.tolist()),
+        "prompt": pa.array(setup.prompts * n_images),
+        "active": active.ravel(),
         "n_draws": n_draws,
-        "errors": pa.LargeListArray.from_arrays(offsets, flat),
+        "errors": pa.LargeListArray.from_arrays(offsets, errors[evaluated]),
     }
+    header = {name: per_draw[name].tolist() for name in PER_DRAW} | setup.to_json()
     rows = pa.table(columns)
-    pq.write_table(rows.replace_schema_metadata({_KEY: json.dumps(_header(table))}), path)
+    pq.write_table(rows.replace_schema_metadata({_KEY: json.dumps(header)}), path)
 
 
-def read_parquet(path: str | os.PathLike[str]) -> ErrorTable:
-    """Read a table that :func:`write_parquet` wrote.
+def read_parquet(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of an error table that :func:`write_parquet` wrote, by name.
 
     Parameters
     ----------
     path : str or path-like
 
+    Returns
+    -------
+    dict
+        ``errors``, ``active``, those in ``PER_DRAW`` and ``setup``.
+
     Raises
     ------
     ImportError
         If pyarrow is not installed.
-    ValueError
-        If the file is not such a table.
+    InputValueError
+        If the file holds no such table.
     """
     _, pq = _import_pyarrow()
     rows = pq.read_table(path)
@@ -78,54 +94,11 @@ def read_parquet(path: str | os.PathLike[str]) -> ErrorTable:
     flat = lists.flatten().to_numpy()
     errors = np.full((len(rows), n_draws), np.nan, flat.dtype)
     errors[np.arange(n_draws) < rows["n_draws"].to_numpy()[:, None]] = flat
-    per_draw: dict[str, Any] = {name: np.array(header[name]) for name in _PER_DRAW}
-    schedule, scoring = header["schedule"], header["scoring"]
-    return ErrorTable(
-        errors=errors.reshape(-1, n_prompts, n_draws),
-        active=rows["active"].to_numpy().reshape(-1, n_prompts),
-        **per_draw,
-        scoring=Scoring(
-            torch.tensor(scoring["weights"], dtype=torch.float64),
-            torch.tensor(scoring["log_prior"], dtype=torch.float64),
-            torch.tensor(scoring["class_of"]),
-            scoring["reduction"],
-            tuple(scoring["log_temperature"]),
-        ),
-        schedule=NoiseSchedule(schedule["alpha"], schedule["sigma"]),
-        prediction_type=header["prediction_type"],
-        loss=header["loss"],
-        classes=np.array(header["classes"], dtype=header["classes_dtype"]),
-        prompts=tuple(header["prompts"]),
-        seed=header["seed"],
-        alpha=header["alpha"],
-        made_by=header["made_by"],
-    )
-
-
-def _header(table: ErrorTable) -> dict[str, Any]:
-    """What all rows share."""
-    scoring = table.scoring
     return {
-        **{name: getattr(table, name).tolist() for name in _PER_DRAW},
-        "scoring": {
-            "weights": scoring.weights.tolist(),
-            "log_prior": scoring.log_prior.tolist(),
-            "class_of": scoring.class_of.tolist(),
-            "reduction": scoring.reduction,
-            "log_temperature": scoring.log_temperature,
-        },
-        "schedule": {
-            "alpha": table.schedule.alpha.tolist(),
-            "sigma": table.schedule.sigma.tolist(),
-        },
-        "prediction_type": table.prediction_type,
-        "loss": table.loss,
-        "classes": table.classes.tolist(),
-        "classes_dtype": table.classes.dtype.str,
-        "prompts": table.prompts,
-        "seed": table.seed,
-        "alpha": table.alpha,
-        "made_by": table.made_by,
+        "errors": errors.reshape(-1, n_prompts, n_draws),
+        "active": rows["active"].to_numpy().reshape(-1, n_prompts),
+        **{name: np.array(header[name]) for name in PER_DRAW},
+        "setup": RecordSetup.from_json(header),
     }
 
 

@@ -2,45 +2,46 @@ r"""ErrorTable: every error that a prediction rests on, kept, and raced again at
 
     errors[i, p, j] = loss(eps_j - eps_hat(alpha x_i + sigma eps_j, t_j, prompt p))
 
-NaN marks what was never evaluated because the prompt had been dropped. The errors do not depend
-on who else was evaluated, so a table recorded in full (``clf.errors(X, full=True)``) answers
-what any pruner and any weighting would have answered on the same draws.
+NaN marks what was never evaluated because the prompt had been dropped. An error does not depend
+on which other prompts were evaluated, so a table recorded in full (``clf.errors(X, full=True)``)
+answers what any pruner and any weighting would have answered on the same draws.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputValueError
 from ..noise.draws import Draws
 from ..noise.schedule import NoiseSchedule
-from ..pruners.base import NoPruning, Pruner
+from ..pruners import NoPruning, Pruner, PrunerName
 from ..race.loop import run_race
-from ..race.source import Request, Result
+from ..race.recorded import RecordedErrors
+from ..race.source import Result
 from ..race.tape import DrawTape
 from ..scoring.class_losses import Scoring, check_loss, read_log_prior
-from ..scoring.weighting import Weighting
+from ..scoring.weighting import Weighting, WeightingName
 from ..strategies import resolve_strategy
-from ..utils.provenance import check_made_by
 from ..utils.validation import check_positive_integer
 from .certificate import certify
-
-_ROWS_PER_STEP = 2**18  # of a replay; bounds its memory
+from .parquet import PER_DRAW, read_parquet, write_parquet
+from .setup import RecordSetup, promised_alpha
 
 
 @dataclass(frozen=True, eq=False)
 class ErrorTable:
     """Noise-prediction errors of N images, P prompts and J draws.
 
-    An integer, slice, array of integers or boolean mask picks images, as in an array.
+    Made by ``DiffusionClassifier.errors``. An integer, slice, array of integers or boolean mask
+    picks images, as in an array.
 
     Attributes
     ----------
@@ -55,20 +56,12 @@ class ErrorTable:
     round_of : ndarray of shape (J,), dtype int
         The round of each draw; rounds are independent.
     antithetic : ndarray of shape (J,), dtype bool
-        Draws that are one half of an antithetic pair, next to the other.
-    scoring : Scoring
-        Weights, priors and classes of prompts that the race went by.
-    schedule : NoiseSchedule
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
-    loss : {"l2", "l1", "huber", "vlb"}
-    classes : ndarray of shape (K,)
-    prompts : tuple of str of length P
-    seed : int
-        Key of the draws: tables with one seed and sampler share their noise.
-    alpha : float, default=nan
-        Error probability that the pruner promised; NaN if it promised none.
-    made_by : dict or None, default=None
-        The network, picture size and loss; None if unknown.
+        Draws that are one half of an antithetic pair (the same noise with both signs), next to
+        the other half.
+    setup : RecordSetup
+        What all images share. Its fields ``scoring``, ``schedule``, ``prediction_type``, ``loss``,
+        ``classes``, ``prompts``, ``seed``, ``alpha`` and ``made_by`` are attributes of the table
+        too.
 
     Examples
     --------
@@ -91,25 +84,104 @@ class ErrorTable:
     density: NDArray[np.float64]
     round_of: NDArray[np.int64]
     antithetic: NDArray[np.bool_]
-    scoring: Scoring
-    schedule: NoiseSchedule
-    prediction_type: str
-    loss: str
-    classes: NDArray
-    prompts: tuple[str, ...]
-    seed: int
-    alpha: float = np.nan
-    made_by: dict[str, Any] | None = None
+    setup: RecordSetup
+
+    @classmethod
+    def from_results(
+        cls, results: Iterable[Result], tape: DrawTape, setup: RecordSetup
+    ) -> ErrorTable:
+        """Collect the results of a race, which may come in any order.
+
+        Parameters
+        ----------
+        results : iterable of Result
+            Of images 0 ... N - 1.
+        tape : DrawTape
+            The draws they took.
+        setup : RecordSetup
+
+        Returns
+        -------
+        ErrorTable
+
+        Raises
+        ------
+        InputValueError
+            If there are no results.
+        """
+        found = sorted(results, key=lambda result: result.image)
+        if not found:
+            raise InputValueError("there are no images to race.")
+        most = max(result.errors.shape[1] for result in found)
+        first = found[0].errors
+        errors = np.full((len(found), len(first), most), np.nan, first.numpy().dtype)
+        for row, result in enumerate(found):
+            errors[row, :, : result.errors.shape[1]] = result.errors.numpy()
+        round_of = tape.round_of[:most].tolist()
+        antithetic = [rounds.antithetic for n in round_of if (rounds := tape[n]) is not None]
+        return cls(
+            errors=errors,
+            active=torch.stack([result.active for result in found]).numpy(),
+            timesteps=tape.timesteps[:most].numpy(),
+            density=tape.density[:most].numpy(),
+            round_of=np.array(round_of),
+            antithetic=np.array(antithetic),
+            setup=setup,
+        )
+
+    # ------------------------------------------------------------------ what all images share
 
     @property
-    def shape(self) -> tuple[int]:
-        """``(n_images,)``: scikit-learn takes what has a shape by arrays of indices at once."""
-        return (len(self),)
+    def scoring(self) -> Scoring:
+        """Weights, priors and classes of prompts that the race went by."""
+        return self.setup.scoring
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The network's noise schedule."""
+        return self.setup.schedule
+
+    @property
+    def prediction_type(self) -> str:
+        """What the network predicts: "epsilon", "v_prediction", "sample" or "flow"."""
+        return self.setup.prediction_type
+
+    @property
+    def loss(self) -> str:
+        """Loss of the noise residual: "l2", "l1", "huber" or "vlb"."""
+        return self.setup.loss
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """Labels, of shape (K,)."""
+        return self.setup.classes
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Prompts of the P columns."""
+        return self.setup.prompts
 
     @property
     def class_of(self) -> NDArray[np.int64]:
         """Index into ``classes`` of each prompt's class, of shape (P,)."""
         return self.scoring.class_of.numpy()
+
+    @property
+    def seed(self) -> int:
+        """Key of the draws: tables with one seed and sampler share their noise."""
+        return self.setup.seed
+
+    @property
+    def alpha(self) -> float:
+        """Error probability that the pruner promised; NaN if it promised none."""
+        return self.setup.alpha
+
+    @property
+    def made_by(self) -> dict[str, Any] | None:
+        """The network, picture size and loss; None if unknown."""
+        return self.setup.made_by
+
+    # ------------------------------------------------------------------ what was spent
 
     @property
     def n_draws(self) -> NDArray[np.int64]:
@@ -126,6 +198,8 @@ class ErrorTable:
         """Whether every prompt was evaluated on every draw."""
         return not np.isnan(self.errors).any()
 
+    # ------------------------------------------------------------------ what it says
+
     @property
     def certificate(self) -> np.recarray:
         """How each image's race ended; see :mod:`diffusion_classifier.records.certificate`.
@@ -133,12 +207,12 @@ class ErrorTable:
         Returns
         -------
         recarray of shape (N,)
-            ``resolved``: one class was left, else the budget was spent; ``alpha``: the total
-            error probability promised; ``winner``, ``runner_up``: labels; ``margin``,
+            ``resolved``: whether one class was left before the budget was spent; ``alpha``: the
+            total error probability promised; ``winner``, ``runner_up``: labels; ``margin``,
             ``standard_error``: the gap between their losses, and its standard error over
             rounds; ``n_draws``: the winner's.
         """
-        return certify(self)
+        return certify(self.rows(), self.round_of, self.setup)
 
     def class_losses(self, scoring: Scoring | None = None) -> Tensor:
         """Losses of every image's classes, [N, K], float64; by default as they were raced."""
@@ -156,21 +230,39 @@ class ErrorTable:
         for errors, active in zip(self.errors, self.active, strict=True):
             yield torch.as_tensor(errors), timesteps, density, torch.as_tensor(active)
 
+    def check_answers(self, asked: RecordSetup) -> None:
+        """Refuse a table that does not answer what a classifier asks.
+
+        Parameters
+        ----------
+        asked : RecordSetup
+            That of the classifier.
+
+        Raises
+        ------
+        InputValueError
+            If classes, prompts, the network, picture size or loss differ, or the table was pruned
+            under other weights.
+        """
+        self.setup.check_answers(asked, under_its_weights=not self.is_full)
+
+    # ------------------------------------------------------------------ racing again
+
     def replay(
         self,
-        pruner: str | Pruner | None = None,
-        weighting: str | Weighting | None = None,
+        pruner: PrunerName | Pruner | None = None,
+        weighting: WeightingName | Weighting | None = None,
         *,
-        priors: Any = None,
+        priors: ArrayLike | None = None,
     ) -> ErrorTable:
         """Race the recorded errors again, by the loop that races the network.
 
         Parameters
         ----------
         pruner : str or Pruner, optional
-            None keeps every prompt to the end. A pruner that has learned is used as it is: ask
-            nothing of it under other weights or rounds than it learned from. Its budget counts as
-            far as draws were recorded.
+            None keeps every prompt to the end. A fitted pruner is used unchanged, so replay it
+            only under the weights and round size that it was fitted on. Its ``max_draws`` is
+            capped by the number of recorded draws.
         weighting : str or Weighting, optional
             By default the one recorded.
         priors : array-like of shape (K,), optional
@@ -183,12 +275,12 @@ class ErrorTable:
 
         Raises
         ------
-        ValueError
+        InputValueError
             If the race needs an error that was not recorded: record with ``full=True``.
         """
         scoring = self.scoring
         if weighting is not None:
-            chosen = _resolve("weighting", weighting, Weighting)
+            chosen = _chosen("weighting", weighting, Weighting)
             check_loss(chosen, self.loss)
             weights = chosen.weights(self.schedule, self.prediction_type)
             scoring = replace(scoring, weights=weights)
@@ -196,26 +288,16 @@ class ErrorTable:
             scoring = replace(scoring, log_prior=read_log_prior(priors, len(self.classes)))
         if pruner is None:
             return self.race(NoPruning(len(self.timesteps)), scoring)
-        return self.race(_resolve("pruner", pruner, Pruner), scoring)
+        return self.race(_chosen("pruner", pruner, Pruner), scoring)
 
     def race(self, pruner: Pruner, scoring: Scoring) -> ErrorTable:
-        """``replay`` with all that goes into losses given."""
+        """Race the recorded errors again under a given scoring; see ``replay``."""
         budget = check_positive_integer("max_draws", pruner.max_draws)
         tape = DrawTape(self._rounds(), budget)
-        results = run_race(_RecordedErrors(self), tape, pruner, scoring, range(len(self)))
-        return table_from_results(
-            results,
-            tape,
-            scoring=scoring,
-            schedule=self.schedule,
-            prediction_type=self.prediction_type,
-            loss=self.loss,
-            classes=self.classes,
-            prompts=self.prompts,
-            seed=self.seed,
-            alpha=promised_alpha(pruner),
-            made_by=self.made_by,
-        )
+        source = RecordedErrors(torch.as_tensor(self.errors))
+        results = run_race(source, tape, pruner, scoring, range(len(self)))
+        setup = replace(self.setup, scoring=scoring, alpha=promised_alpha(pruner))
+        return ErrorTable.from_results(results, tape, setup)
 
     def _rounds(self) -> Iterator[Draws]:
         """The recorded rounds; a draw's key is its column here, as nobody asks for its noise."""
@@ -230,48 +312,51 @@ class ErrorTable:
                 bool(self.antithetic[start]),
             )
 
+    # ------------------------------------------------------------------ files, images
+
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write to a file that ``from_parquet`` reads."""
-        from .parquet import write_parquet
+        """Write to a file; see :mod:`diffusion_classifier.records.parquet`.
 
-        write_parquet(self, path)
+        Parameters
+        ----------
+        path : str or path-like
 
-    @staticmethod
-    def from_parquet(path: str | os.PathLike[str]) -> ErrorTable:
-        """Read what ``to_parquet`` wrote."""
-        from .parquet import read_parquet
-
-        return read_parquet(path)
-
-    def check_matches(
-        self,
-        classes: NDArray,
-        prompts: tuple[str, ...],
-        settings: Mapping[str, Any],
-        weights: Tensor | None = None,
-    ) -> None:
-        """Raise a ValueError unless the errors are of these classes, prompts and weights.
-
-        Weights may differ only if nothing was dropped by them. ``settings``: the network, picture
-        size and loss that made the errors, if the table knows them.
+        Raises
+        ------
+        ImportError
+            If pyarrow is not installed.
         """
-        if self.prompts != prompts or not np.array_equal(self.classes, classes):
-            raise InputValueError(
-                f"this ErrorTable holds prompts {self.prompts[:3]}..., but this classifier was "
-                f"fitted with {prompts[:3]}...; record errors with this classifier."
-            )
-        if self.made_by is not None:
-            check_made_by("the table was", self.made_by, settings)
-        if weights is None or torch.equal(weights, self.scoring.weights) or self.is_full:
-            return
-        raise InputValueError(
-            "this ErrorTable was raced under other weights than this classifier's, and pruned by "
-            "them; replay the full table with weighting=clf.weighting_, or ask the table itself: "
-            "table.log_posterior()."
-        )
+        per_draw = {name: getattr(self, name) for name in PER_DRAW}
+        write_parquet(path, self.errors, self.active, per_draw, self.setup)
+
+    @classmethod
+    def from_parquet(cls, path: str | os.PathLike[str]) -> ErrorTable:
+        """Read what ``to_parquet`` wrote.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        ErrorTable
+
+        Raises
+        ------
+        ImportError
+            If pyarrow is not installed.
+        InputValueError
+            If the file holds no error table.
+        """
+        return cls(**read_parquet(path))
 
     def __len__(self) -> int:
         return len(self.errors)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_images,)``: scikit-learn takes what has a shape by arrays of indices at once."""
+        return (len(self),)
 
     def __getitem__(self, index: Any) -> ErrorTable:
         rows = np.atleast_1d(np.arange(len(self))[index])
@@ -285,82 +370,6 @@ class ErrorTable:
         )
 
 
-class _RecordedErrors:
-    """A table as error source of a race."""
-
-    rows_wanted = _ROWS_PER_STEP
-
-    def __init__(self, table: ErrorTable) -> None:
-        self._errors = torch.as_tensor(table.errors)
-        self.n_prompts = len(table.prompts)
-
-    def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        return [self._look_up(request) for request in requests]
-
-    def _look_up(self, request: Request) -> Tensor:
-        first = request.rounds[0].noise_keys[0]
-        errors = self._errors[request.image, request.prompts, first : first + request.n_draws]
-        missing = errors.isnan().nonzero()
-        if len(missing):
-            row, draw = missing[0].tolist()
-            raise InputValueError(
-                f"the error of image {request.image}, prompt {int(request.prompts[row])}, draw "
-                f"{first + draw} was not recorded: that prompt had been dropped; record the "
-                "table with errors(X, full=True)."
-            )
-        return errors
-
-    def release(self, image: int) -> None:
-        """Nothing is held for an image."""
-
-
-def _resolve(kind: str, value: Any, base: type) -> Any:
+def _chosen(kind: str, value: Any, base: type) -> Any:
     """A strategy by name, or one that may have learned, as it is."""
     return value if isinstance(value, base) else resolve_strategy(kind, value)
-
-
-def promised_alpha(pruner: Pruner) -> float:
-    """The error probability that a pruner promises, NaN if none."""
-    return float(getattr(pruner, "alpha", np.nan))
-
-
-def table_from_results(results: Iterable[Result], tape: DrawTape, **attributes: Any) -> ErrorTable:
-    """Collect the results of a race, in any order, into one table.
-
-    Parameters
-    ----------
-    results : iterable of Result
-        Of images 0 ... N - 1.
-    tape : DrawTape
-        The draws they took.
-    **attributes
-        Those of the ErrorTable that results do not tell.
-
-    Returns
-    -------
-    ErrorTable
-
-    Raises
-    ------
-    ValueError
-        If there are no results.
-    """
-    found = sorted(results, key=lambda result: result.image)
-    if not found:
-        raise InputValueError("there are no images to race.")
-    most = max(result.errors.shape[1] for result in found)
-    first = found[0].errors
-    errors = np.full((len(found), len(first), most), np.nan, first.numpy().dtype)
-    for row, result in enumerate(found):
-        errors[row, :, : result.errors.shape[1]] = result.errors.numpy()
-    round_of = tape.round_of[:most].tolist()
-    antithetic = [rounds.antithetic for n in round_of if (rounds := tape[n]) is not None]
-    return ErrorTable(
-        errors=errors,
-        active=torch.stack([result.active for result in found]).numpy(),
-        timesteps=tape.timesteps[:most].numpy(),
-        density=tape.density[:most].numpy(),
-        round_of=np.array(round_of),
-        antithetic=np.array(antithetic),
-        **attributes,
-    )

@@ -1,64 +1,80 @@
+"""How many rows go through a network at once, also when memory runs out."""
+
 import pytest
 import torch
 
-from diffusion_classifier.race.batches import BatchSize, is_out_of_memory
-from diffusion_classifier.utils.devices import resolve_device, resolve_dtype
+from diffusion_classifier.errors import NetworkError
+from diffusion_classifier.race.batches import BatchSize, encode_from, is_out_of_memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert resolve_device("auto").type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert resolve_device("auto").type == "mps"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert resolve_device("auto").type == "cpu"
-
-
-def test_unknown_and_absent_devices_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="'gpu' is not known"):
-        resolve_device("gpu")
-    with pytest.raises(ValueError, match="'cuda:1' is not available"):
-        resolve_device("cuda:1")
-
-
-def test_auto_dtype_is_half_on_cuda_only():
-    assert resolve_dtype("auto", CUDA) == torch.float16
-    assert resolve_dtype("auto", CPU) == torch.float32
-    assert resolve_dtype("bfloat16", CPU) == torch.bfloat16
-    assert resolve_dtype(torch.float64, CPU) == torch.float64
-
-
-@pytest.mark.parametrize("dtype", ["half", torch.int64, 3, None])
-def test_unknown_dtypes_are_refused(dtype):
-    with pytest.raises(ValueError, match='use "auto" or one of float32'):
-        resolve_dtype(dtype, CPU)
-
-
 def test_automatic_batches_shrink_with_the_latent():
     stable_diffusion, scenes = 4 * 64 * 64, 4 * 8 * 8
-    assert BatchSize("auto", CPU, scenes).rows == 128
-    assert BatchSize("auto", CPU, stable_diffusion).rows == 2
-    assert BatchSize("auto", CUDA, stable_diffusion).rows == 64
-    assert BatchSize("auto", CUDA, 10**9).rows == 1
+    assert BatchSize.of_network("auto", CPU, scenes).rows == 128
+    assert BatchSize.of_network("auto", CPU, stable_diffusion).rows == 2
+    assert BatchSize.of_network("auto", CUDA, stable_diffusion).rows == 64
+    assert BatchSize.of_network("auto", CUDA, 10**9).rows == 1
 
 
 def test_padding_is_to_a_power_of_two_or_to_the_given_size():
-    automatic = BatchSize("auto", CPU, 256)
+    automatic = BatchSize.of_network("auto", CPU, 256)
     assert [automatic.padded(n) for n in (1, 3, 64, 65, 128)] == [1, 4, 64, 128, 128]
-    assert [BatchSize(20, CPU, 256).padded(n) for n in (1, 20)] == [20, 20]
+    assert [BatchSize.of_network(20, CPU, 256).padded(n) for n in (1, 20)] == [20, 20]
+    assert [BatchSize.of_encoder(20).padded(n) for n in (1, 8)] == [8, 8]
+    assert [BatchSize.of_encoder().padded(n) for n in (1, 3, 8)] == [1, 4, 8]
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "big", True, None])
 def test_impossible_batch_sizes_are_refused(batch_size):
     with pytest.raises(ValueError, match="batch_size"):
-        BatchSize(batch_size, CPU, 256)
+        BatchSize.of_network(batch_size, CPU, 256)
 
 
 def test_out_of_memory_is_recognised():
     assert is_out_of_memory(torch.OutOfMemoryError("x"))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def fits(most, asked):
+    """A call that takes ``most`` rows at most, and notes what it is asked."""
+
+    def call(rows):
+        asked.append(rows)
+        if rows > most:
+            raise torch.OutOfMemoryError("out of memory")
+        return rows
+
+    return call
+
+
+def test_a_call_that_runs_out_of_memory_is_made_again_with_half_the_rows():
+    batch, asked = BatchSize(16), []
+    assert batch.attempt(fits(5, asked)) == 4
+    assert asked == [16, 8, 4]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error_of_the_network():
+    with pytest.raises(NetworkError, match="out of memory with a single row"):
+        BatchSize(4).attempt(fits(0, []))
+
+
+def test_other_errors_are_not_tried_again():
+    def call(rows):
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        BatchSize(4).attempt(call)
+
+
+def test_images_are_encoded_in_smaller_batches_once_memory_runs_out():
+    def encode(indices):
+        if len(indices) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return torch.tensor(indices, dtype=torch.float32)[:, None]
+
+    batch, found = BatchSize(8, padded_to_full=True), []
+    while len(found) < 5:
+        found += encode_from(encode, len(found), 5, batch)[:, 0].tolist()
+    assert found == [0, 1, 2, 3, 4]

@@ -50,9 +50,9 @@ def evaluations(monkeypatch):
 
 
 def assert_same_table(extended, scratch):
-    for part in (lambda table: table, lambda table: table.scoring):
+    for part in (lambda table: table, lambda table: table.setup, lambda table: table.scoring):
         for field in dataclasses.fields(part(scratch)):
-            if field.name not in ("scoring", "schedule"):
+            if field.name not in ("setup", "scoring", "schedule"):
                 np.testing.assert_array_equal(
                     getattr(part(extended), field.name), getattr(part(scratch), field.name)
                 )

@@ -101,7 +101,7 @@ def test_a_replay_that_needs_what_was_dropped_says_which_error(full):
 
 def test_likelihood_weights_of_recorded_absolute_errors_are_refused(full):
     with pytest.raises(ValueError, match='needs loss="l2"'):
-        replace(full, loss="l1").replay(None, "likelihood")
+        replace(full, setup=replace(full.setup, loss="l1")).replay(None, "likelihood")
 
 
 def test_a_table_is_indexed_as_an_array_is(full):
@@ -126,9 +126,14 @@ def test_no_images_cannot_be_raced(full):
 def hand_made(errors, active, **options):
     table = fitted(pruner=NoPruning(6), sampler=StratifiedSampler(2)).errors(X[:1], full=True)
     class_of = torch.tensor(options.pop("class_of", [0, 1, 2, 3]))
+    alpha = options.pop("alpha", np.nan)
     scoring = replace(table.scoring, class_of=class_of, **options)
+    classes = table.classes[: scoring.n_classes]
     return replace(
-        table, errors=np.array([errors], np.float32), active=np.array([active]), scoring=scoring
+        table,
+        errors=np.array([errors], np.float32),
+        active=np.array([active]),
+        setup=replace(table.setup, scoring=scoring, classes=classes, alpha=alpha),
     )
 
 
@@ -151,8 +156,8 @@ def test_a_certificate_counts_common_draws_of_the_two_best_classes_prompts():
     n = np.nan
     errors = [[2, 2, 1, 1, 3, 3], [3, 3, 6, 6, n, n], [7, 7, n, n, n, n], [9, 9, n, n, n, n]]
     active = [True, False, False, False]
-    table = hand_made(errors, active, class_of=[0, 1, 1, 2], log_prior=torch.zeros(3))
-    table = replace(table, alpha=0.05)
+    options = {"class_of": [0, 1, 1, 2], "log_prior": torch.zeros(3), "alpha": 0.05}
+    table = hand_made(errors, active, **options)
     (record,) = table.certificate
     assert record.resolved and record.alpha == 0.05
     assert (record.winner, record.runner_up) == ("ant", "bee")
@@ -193,9 +198,10 @@ def test_probabilities_are_probabilities_under_every_pruner(name, weighting, red
         sampler=StratifiedSampler(4),
     )
     noise = np.random.default_rng(1).lognormal(0, 2, (12, 7, 40)).astype(np.float32)
-    table = replace(clf.errors(X, full=True), errors=noise).race(clf.pruner_, clf._scoring)
+    recorded = clf.errors(X, full=True)
+    table = replace(recorded, errors=noise).race(clf.pruner_, recorded.scoring)
     for temperature in (1e-4, 1.0, 1e8):
-        scoring = replace(clf._scoring, log_temperature=(np.log(temperature), -0.3))
+        scoring = replace(recorded.scoring, log_temperature=(np.log(temperature), -0.3))
         proba = table.log_posterior(scoring).exp().numpy()
         assert np.isfinite(proba).all()
         np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)

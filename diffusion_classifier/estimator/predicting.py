@@ -1,0 +1,138 @@
+"""A prediction under way: images, draws and the network, raced; the answer or the errors.
+
+X becomes latents (``inputs``), the sampler's draws are cut at the pruner's budget (``race.tape``),
+the engine or earlier records give errors (``race.engine``, ``race.recorded``), ``race.loop`` races
+them, and the scoring turns errors into log posteriors (``scoring.class_losses``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.base import Conditioning
+from ..pruners.base import Pruner
+from ..race.batches import BatchSize, BatchSizeOption
+from ..race.engine import Engine
+from ..race.loop import run_race
+from ..race.progress import Progress, Verbosity
+from ..race.recorded import RecordedErrors
+from ..race.source import ErrorSource, Result
+from ..race.tape import DrawTape
+from ..records.compare import comparable_errors
+from ..records.setup import RecordSetup, promised_alpha
+from ..records.table import ErrorTable
+from ..samplers.base import Sampler
+from .inputs import Inputs
+
+
+class Race(NamedTuple):
+    """A race under way."""
+
+    results: Iterator[Result]
+    n_images: int
+    tape: DrawTape
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Races the images of X, with all that this takes.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    condition : Conditioning
+        One row per prompt.
+    setup : RecordSetup
+    sampler : Sampler
+    pruner : Pruner
+    batch_size : "auto" or int
+    verbose : "auto", bool or int
+    """
+
+    inputs: Inputs
+    condition: Conditioning
+    setup: RecordSetup
+    sampler: Sampler
+    pruner: Pruner
+    batch_size: BatchSizeOption = "auto"
+    verbose: Verbosity = "auto"
+
+    def check(self) -> None:
+        """Refuse, before any work, what a prediction could not do.
+
+        Raises
+        ------
+        InputValueError
+            If the batch size or the budget of draws is not possible.
+        """
+        BatchSize.of_network(self.batch_size, self.inputs.backend.device, 1)
+        self.max_evaluations()
+
+    def tape(self) -> DrawTape:
+        """The draws of a race, within the pruner's budget."""
+        schedule, seed = self.setup.schedule, self.setup.seed
+        return DrawTape.of(self.sampler, schedule, seed, self.pruner.max_draws)
+
+    def max_evaluations(self, tape: DrawTape | None = None) -> int:
+        """Most evaluations of one image."""
+        tape = self.tape() if tape is None else tape
+        scoring = self.setup.scoring
+        return self.pruner.max_evaluations(
+            scoring.n_classes,
+            round_sizes=map(len, tape),
+            n_prompts=scoring.class_of.bincount().tolist(),
+        )
+
+    @contextmanager
+    def race(self, X: Any, table: ErrorTable | None = None) -> Iterator[Race]:
+        """A race over the images in X; errors that ``table`` holds are not computed again."""
+        tape, backend = self.tape(), self.inputs.backend
+        with (
+            self.inputs.open(X) as (n_images, encode),
+            Progress(n_images, self.max_evaluations(tape), self.verbose) as progress,
+        ):
+            source: ErrorSource = Engine(
+                backend,
+                self.condition,
+                encode,
+                n_images,
+                loss=self.setup.loss,
+                batch_size=self.batch_size,
+                on_evaluations=progress.add_evaluations,
+            )
+            if table is not None:
+                recorded = comparable_errors(
+                    table,
+                    self.setup,
+                    n_images=n_images,
+                    tape=tape,
+                    class_by_position=backend.class_by_position,
+                )
+                source = RecordedErrors(recorded, source, progress.add_recorded)
+            results = run_race(source, tape, self.pruner, self.setup.scoring, range(n_images))
+            yield Race(progress.count(results), n_images, tape)
+
+    def table(self, X: Any, table: ErrorTable | None = None) -> ErrorTable:
+        """All errors of a race over X."""
+        setup = replace(self.setup, alpha=promised_alpha(self.pruner))
+        with self.race(X, table) as (results, _, tape):
+            return ErrorTable.from_results(results, tape, setup)
+
+    def log_posterior(self, X: Any) -> NDArray[np.float64]:
+        """Log posterior of shape (N, K) of the images in X, or of recorded errors."""
+        scoring = self.setup.scoring
+        if isinstance(X, ErrorTable):
+            X.check_answers(self.setup)
+            return X.log_posterior(scoring).numpy()
+        with self.race(X) as (results, n_images, tape):
+            log_posterior = np.empty((n_images, scoring.n_classes))
+            for result in results:
+                row = result.errors, tape.timesteps, tape.density, result.active
+                log_posterior[result.image] = scoring.log_posterior_of(*row)
+        return log_posterior
