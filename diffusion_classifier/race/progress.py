@@ -55,6 +55,16 @@ class Progress:
             disable=not (is_watched() if automatic else verbose),
         )
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether a bar is drawn."""
+        return not self._bar.disable
+
+    @property
+    def total(self) -> int:
+        """Most evaluations that the whole work can still come to, if a bar is drawn."""
+        return self._bar.total
+
     def add_evaluations(self, n: int) -> None:
         """Rows that went through the network."""
         self.n_evaluations += n
@@ -73,7 +83,7 @@ class Progress:
             yield result
 
     def _shorten(self, n: int) -> None:
-        if not self._bar.disable:
+        if self.is_shown:
             self._bar.total -= n  # shown with the next update
 
     def __enter__(self) -> Progress:

@@ -85,7 +85,8 @@ def test_the_folder_holds_no_weights_and_no_pickle(clf, tmp_path):
         "classifier.json",
         "tensors.safetensors",
     ]
-    embeddings = clf._condition["encoder_hidden_states"].nbytes
+    prompts = ["a photo of a cat", "a photo of a dog"]
+    embeddings = clf.backend_.encode_classes(prompts, prompts)["encoder_hidden_states"].nbytes
     n_timesteps = clf.backend_.schedule.n_timesteps
     assert (
         sum(path.stat().st_size for path in tmp_path.iterdir())

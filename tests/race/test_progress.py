@@ -36,16 +36,17 @@ def test_the_bar_counts_evaluations_and_images(capsys):
     assert "100%" in last and "60/60 evaluations" in last and "5/5 images" in last
 
 
-def test_time_left_is_that_of_the_evaluations_left():
+def test_time_left_is_that_of_the_evaluations_left(capsys):
     with Progress(4, 10, 1) as progress:
         progress.add_evaluations(10)
-        assert (progress._bar.n, progress._bar.total) == (10, 40)
+        assert (progress.n_evaluations, progress.total) == (10, 40)
         list(
             progress.count([Result(0, torch.ones(2, 3), torch.ones(2))])
         )  # decided early: four evaluations are not needed
         progress.add_recorded(5)
-        assert (progress._bar.n, progress._bar.total) == (10, 31)
-        assert "<" in str(progress._bar) and "1/4 images" in str(progress._bar)
+        assert (progress.n_evaluations, progress.total) == (10, 31)
+    last = capsys.readouterr().err.rstrip().split("\r")[-1]
+    assert "10/31 evaluations" in last and "<" in last and "1/4 images" in last
 
 
 @pytest.mark.parametrize("verbose", [0, False, "auto"])
@@ -58,10 +59,10 @@ def test_nothing_is_printed_when_silent_or_not_watched(capsys, verbose):
 def test_the_default_shows_a_bar_in_a_terminal_only(monkeypatch):
     assert DiffusionClassifier().verbose == "auto"
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert not is_watched() and Progress(2, 3, "auto")._bar.disable
+    assert not is_watched() and not Progress(2, 3, "auto").is_shown
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert is_watched() and not Progress(2, 3, "auto")._bar.disable
-    assert Progress(2, 3, 0)._bar.disable
+    assert is_watched() and Progress(2, 3, "auto").is_shown
+    assert not Progress(2, 3, 0).is_shown
 
 
 def test_short_work_shows_no_bar_by_default(monkeypatch):
