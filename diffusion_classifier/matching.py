@@ -4,10 +4,10 @@ A diffusion model scores any pair of an image x and a text c, not only the label
 
     score(x, c) = -E_{t, eps}[ w(t) err(x, c) ]  ~  log p(x | c) + const(x)
 
-Along a row, the captions of one image, these compare as they are. Along a column they do not: some
-images are easy to denoise whatever is said of them. Subtracting what the model makes of them
-without any text (Krojer et al., "Are Diffusion Models Vision-And-Language Reasoners?",
-NeurIPS 2023, arXiv 2305.16397) leaves what the text explains, ``log p(x | c) - log p(x)``.
+Scores in one row, the captions of one image, can be compared directly. Those in one column cannot:
+some images are easy to denoise whatever the caption says. Subtracting the score without any text
+(Krojer et al., "Are Diffusion Models Vision-And-Language Reasoners?", NeurIPS 2023, arXiv
+2305.16397) leaves what the text explains, ``log p(x | c) - log p(x)``.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ def match_scores(
 ) -> NDArray[np.float64]:
     """How well each image matches each caption; higher is better.
 
-    What ``DiffusionClassifier.fit(None, captions)`` and ``errors(images, full=True)`` record, as
-    one matrix: every caption on every draw, and the same draws for all pairs. ``errors`` itself
-    records plain errors; normalising is done here, on the caller's captions.
+    Every caption is evaluated on every draw, with the same draws for all pairs, as
+    ``DiffusionClassifier.fit(None, captions).errors(images, full=True)`` would.
 
     Parameters
     ----------
     images : images of length n, or Latents
         As for ``DiffusionClassifier.predict``.
     captions : sequence of str of length m
-        Whole prompts, which no template is put around. One that comes twice is evaluated once.
+        Whole prompts, used without a template. A repeated caption is evaluated once.
     backend : None, str, path-like or Backend, default=None
         The noise predictor, as for ``DiffusionClassifier``; None is the embedded model.
     normalize : {None, "unconditional"}, default=None

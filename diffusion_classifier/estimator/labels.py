@@ -1,4 +1,4 @@
-"""What the user says of the classes: labels and priors, checked."""
+"""The labels of ``fit``, checked."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def read_labels(y: Any, *, unique: bool) -> NDArray:
     Raises
     ------
     ValueError
-        If ``y`` is None or not one-dimensional, holds numbers that are not classes, or holds a
-        label twice although ``unique``.
+        If ``y`` is None or not one-dimensional, holds numbers that are not classes, or repeats a
+        label although ``unique``.
     """
     if y is None:
         raise InputValueError(
@@ -54,7 +54,7 @@ def read_labels(y: Any, *, unique: bool) -> NDArray:
 
 
 def find_classes(labels: NDArray) -> NDArray:
-    """The sorted classes, of which there must be two at least."""
+    """The sorted classes; an InputValueError if there are fewer than two."""
     classes = np.unique(labels)
     if len(classes) < 2:
         raise InputValueError(

@@ -1,8 +1,8 @@
 """Values of this package as JSON and tensors, and back.
 
-What JSON has no word for is an object with one telling key: ``{"tensor": name}``, ``{"tuple":
-[...]}``, ``{"class": "StagedPruner", "arguments": {...}, "learned": {...}}``. Only classes of a
-fixed list, all of them in this package, are written or read, so that reading runs no other code.
+A value that JSON has no type for becomes an object whose key says what it is: ``{"tensor": name}``,
+``{"tuple": [...]}``, ``{"class": "StagedPruner", "arguments": {...}, "learned": {...}}``. Only
+classes of a fixed list, all in this package, are written or read, so reading runs no other code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PLAIN = (str, bool, int, float, type(None))
 
 
 def is_kept(value: Any) -> bool:
-    """Whether its class is one that is written and read."""
+    """Whether values of this class are written and read."""
     return _kept_classes().get(type(value).__name__) is type(value)
 
 
@@ -148,7 +148,8 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     known = _kept_classes()
     if value["class"] not in known:
         raise InputValueError(
-            f"the class {value['class']!r} is not one of those that are read: {', '.join(known)}."
+            f"the class {value['class']!r} is not one of the classes that are read: "
+            f"{', '.join(known)}."
         )
     decoded = known[value["class"]](**decode_all(value["arguments"], tensors))
     for name, item in decode_all(value["learned"], tensors).items():

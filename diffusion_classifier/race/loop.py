@@ -1,11 +1,11 @@
-r"""The race: a round of draws, their errors, who stays; until one class is left or the budget ends.
+r"""The race: rounds of draws, until one class is left or the budget ends.
 
     round r:   errors of every active prompt on the round's draws
                contributions c_pj = w(t_j) err_pj / q_j - log prior
                active <- pruner.select(contributions, active)
 
-Several images race side by side so that batches are full: an image that is decided leaves the
-window and the next one enters. Nothing that one image does depends on another.
+Several images race side by side so that batches are full: a decided image leaves the window and
+the next one enters. The result of one image does not depend on the others.
 
 Errors come from any *error source*: the engine runs the network, a recorded table looks them up.
 """

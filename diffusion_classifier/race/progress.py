@@ -19,8 +19,8 @@ Verbosity = Literal["auto"] | bool | int
 class Progress:
     """A bar of evaluations, with images done and time left.
 
-    How many evaluations a race takes is known at its end only: the bar starts at the most they
-    can be, and gives back what decided images did not need.
+    How many evaluations a race takes is known only at its end. The total starts at the most they
+    can be, and shrinks by what each decided image did not need.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class Progress:
     max_evaluations : int
         Most evaluations that one image can take.
     verbose : "auto", bool or int
-        0 is silent. "auto" is silent too unless somebody watches: it shows a bar in a terminal or
-        a notebook, in the main process only, and when work takes more than a second.
+        0 is silent. "auto" shows a bar only in a terminal or a notebook, in the main process, and
+        for work of more than a second.
 
     Raises
     ------
     ValueError
-        If ``verbose`` is none of these.
+        If ``verbose`` is not one of these.
     """
 
     def __init__(self, n_images: int, max_evaluations: int, verbose: Verbosity) -> None:
@@ -75,7 +75,7 @@ class Progress:
         self._shorten(n)
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """The results of images, counted as they pass."""
+        """Pass results on, and count them."""
         for result in results:
             self._n_done += 1
             self._bar.set_postfix_str(f"{self._n_done}/{self._n_images} images", refresh=False)

@@ -1,4 +1,4 @@
-"""Where errors come from, what is asked of it, and what a race gives."""
+"""The interface between the race and whatever computes or looks up errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..noise.draws import Draws
 
 
 class Request(NamedTuple):
-    """Errors wanted: one image, every one of these prompts, on every draw of these rounds."""
+    """A request for errors of one image: each of these prompts on each draw of these rounds."""
 
     image: int
     prompts: Tensor  # [A], int64
@@ -28,13 +28,13 @@ class Request(NamedTuple):
 
 
 class ErrorSource(Protocol):
-    """Where errors come from."""
+    """Computes or looks up errors."""
 
     n_prompts: int
 
     @property
     def rows_wanted(self) -> int:
-        """Rows per call that keep it busy."""
+        """Rows per call that keep the source busy."""
         ...
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
@@ -56,7 +56,7 @@ class Result:
     errors : Tensor of shape (P, J)
         NaN where a prompt was not evaluated.
     active : Tensor of shape (P,), dtype bool
-        Who was left at the end.
+        Prompts that were left at the end.
     """
 
     image: int

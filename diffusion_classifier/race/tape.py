@@ -1,4 +1,4 @@
-"""The draws of one race: rounds of a sampler within a budget, remembered."""
+"""The draws of one race: a sampler's rounds, cut at the budget and remembered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..utils.validation import check_positive_integer
 
 
 class DrawTape:
-    """Rounds of one sampler, remembered: images reach the same round at different times.
+    """Remembers the rounds of one sampler, since images reach a round at different times.
 
     Parameters
     ----------
