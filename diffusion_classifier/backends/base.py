@@ -96,6 +96,8 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         Where over t the model tells classes apart, if that is known: times the weights w(t), what
         :class:`~diffusion_classifier.samplers.ImportanceSampler` proposes when the user names
         no sampler. None: uniform timesteps.
+    known_words : frozenset of str or None
+        Words that the text encoder was trained on; None if it reads any.
     image_size : tuple of (int, int) or None
         Height and width that the model expects; None where images come as they are.
     image_shape : tuple of int or None
@@ -115,6 +117,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
     default_proposal: Tensor | None = None
+    known_words: frozenset[str] | None = None
     image_size: tuple[int, int] | None = None
     image_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")
@@ -150,6 +153,13 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         }
 
     def saved_origin(self) -> dict[str, Any] | None:
+        """How a saved classifier finds the network again; None if it was made in memory.
+
+        Returns
+        -------
+        dict or None
+            What :func:`~diffusion_classifier.backends.resolve.rebuild_backend` takes.
+        """
         return None
 
     @abstractmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..datasets import CAPTION_WORDS
 from .loading.cache import cached
 from .loading.origin import EMBEDDED, Origin, embedded_path
 from .pipeline import DiffusersBackend
@@ -54,6 +55,7 @@ def load_embedded(
     origin = Origin(EMBEDDED, device=str(torch.device(device)), dtype=dtype)
     backend = copy.copy(cached(origin, DiffusersBackend.from_origin))
     backend.default_template = "a {}"
+    backend.known_words = frozenset(CAPTION_WORDS)
     backend.default_proposal = load_file(proposal_path())["proposal"]
     backend.image_shape = image_shape
     return backend

@@ -26,7 +26,7 @@ from .families.text import padded_alike, warn_of_unknown_words
 from .loading.cache import cached
 from .loading.identity import hash_configs
 from .loading.load import load_pipeline
-from .loading.origin import EMBEDDED, Origin, resolve_name
+from .loading.origin import Origin, resolve_name
 
 PROMPTS_PER_BATCH = 64  # through the text encoder at once
 
@@ -283,12 +283,11 @@ from_pretrained('owner/model').
         Warns
         -----
         UserWarning
-            Of prompts longer than the text encoder takes, or in words that are unknown to the
-            embedded model.
+            Of prompts longer than the text encoder takes, or in words that it does not know.
         """
         prompts = list(prompts)
-        if self._origin is not None and self._origin.name == EMBEDDED:
-            warn_of_unknown_words(prompts)
+        if self.known_words is not None:
+            warn_of_unknown_words(prompts, self.known_words)
         with self._text_encoders() as pipeline:
             parts = [
                 self._family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
@@ -349,28 +348,17 @@ from_pretrained('owner/model').
         }
 
     def saved_origin(self) -> dict[str, Any] | None:
-        origin = self._origin
-        if origin is None or origin.options or not isinstance(origin.dtype, torch.dtype):
-            return None
-        from dataclasses import fields
-
-        place = {item.name: getattr(origin, item.name) for item in fields(origin)}
-        del place["options"], place["token"]
-        return place | {"image_shape": self.image_shape}
+        place = self._origin.to_saved() if self._origin else None
+        return None if place is None else place | {"image_shape": self.image_shape}
 
     def _where(self) -> str:
         return repr(self._origin.name) if self._origin else "in memory"
 
     def identity(self) -> dict[str, str | None]:
-        """Which model this is, for whoever saves something learned with it.
+        """Which model this is: where it is from, and a hash of its components' configurations.
 
-        Returns
-        -------
-        dict
-            ``name``: folder or Hub id (None if unknown), ``revision``, ``subfolder``,
-            ``pipeline_class``, and ``config_sha256`` over the components' configurations, text
-            encoders apart, which may be freed. Weights are not read; adapters (LoRA) that are
-            not fused count by name.
+        Text encoders do not count, as they may be freed, and weights are not read; adapters
+        (LoRA) that are not fused count by name.
         """
         origin = self._origin
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from ..utils.devices import resolve_device, resolve_dtype
 from .base import Backend
 from .embedded import load_embedded
 from .loading.cache import cached
-from .loading.origin import Origin, resolve_name
+from .loading.origin import EMBEDDED, Origin, resolve_name
 from .pipeline import DiffusersBackend
+
+SHIPPED = {EMBEDDED: load_embedded}  # makers of the models in this package, by name
 
 
 def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
@@ -81,11 +84,23 @@ holds model_index.json, or a Hub id 'owner/model'.
     return cached(origin, DiffusersBackend.from_origin)
 
 
-def rebuild_backend(saved):
-    value = dict(saved)
-    value["dtype"] = resolve_dtype(value["dtype"], torch.device("cpu"))
-    if value["device"] is not None:
-        value["device"] = resolve_device(value["device"])
-    if value["name"] == "embedded":
-        return load_embedded(value["device"], value["dtype"], image_shape=value["image_shape"])
-    return DiffusersBackend.from_pretrained(value.pop("name"), **value)
+def rebuild_backend(saved: Mapping[str, Any]) -> Backend:
+    """The backend that ``saved_origin`` described.
+
+    Parameters
+    ----------
+    saved : mapping
+        Device and dtype may be given by name.
+
+    Returns
+    -------
+    Backend
+        Models that the package ships are rebuilt with all that it knows of them.
+    """
+    place = dict(saved)
+    name, dtype = place.pop("name"), resolve_dtype(place.pop("dtype"), torch.device("cpu"))
+    device = place.pop("device")
+    device = None if device is None else resolve_device(device)
+    if name in SHIPPED:
+        return SHIPPED[name](device or "cpu", dtype, image_shape=place["image_shape"])
+    return DiffusersBackend.from_pretrained(name, device=device, dtype=dtype, **place)

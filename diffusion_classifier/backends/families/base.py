@@ -22,7 +22,7 @@ from ..base import Conditioning
 from .autoencoder import _ENCODING, full_precision, normalised, sliced
 from .class_names import find_class
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+STATED_TYPES = ("epsilon", "v_prediction", "sample")
 NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should end at 0
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -95,10 +95,10 @@ class Family(ABC):
     def prediction_type(self, pipeline: Any) -> str:
         """What the denoiser was trained to predict, from the scheduler's configuration."""
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
-        if kind not in PREDICTION_TYPES:
+        if kind not in STATED_TYPES:
             raise InputValueError(
                 f"prediction_type={kind!r} of {type(pipeline.scheduler).__name__} is not yet "
-                f"supported for {type(pipeline).__name__}, only {', '.join(PREDICTION_TYPES)}."
+                f"supported for {type(pipeline).__name__}, only {', '.join(STATED_TYPES)}."
             )
         return kind
 
@@ -137,10 +137,14 @@ class Family(ABC):
         self.check_sides(pipeline, images)
         vae = pipeline.vae
         with _ENCODING, full_precision(vae), sliced(vae, images):
-            encoded = vae.encode(images.to(pipeline._execution_device, vae.dtype))
-        # a deep-compression autoencoder has no posterior
-        latents = encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
+            latents = self.posterior_mode(vae, images.to(pipeline._execution_device, vae.dtype))
         return normalised(vae, latents.float())
+
+    def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
+        """Latents that the autoencoder finds most probable."""
+        encoded = vae.encode(images)
+        # a deep-compression autoencoder has no posterior
+        return encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
 
 
 class ClassConditionalFamily(Family):

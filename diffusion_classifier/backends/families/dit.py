@@ -4,7 +4,7 @@ DiT (Peebles and Xie, ICCV 2023, arXiv 2212.09748) knows the classes of ImageNet
 PixArt-alpha and -sigma (arXiv 2310.00426, 2403.04692) attend to a T5 encoder's hidden states, and
 Sana (arXiv 2410.10629) to those of a small language model, on latents 32 times smaller than the
 image. DiT, PixArt and HunyuanDiT (arXiv 2405.08748) also output the variance of a reverse step,
-which plays no part here. Lumina-Image 2.0 is in arXiv 2503.21758.
+which ``loss="vlb"`` uses. Lumina-Image 2.0 is in arXiv 2503.21758.
 """
 
 from __future__ import annotations

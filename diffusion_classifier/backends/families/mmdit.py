@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ...errors import InputValueError
 from ..base import Conditioning
-from .autoencoder import normalised, sliced
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, flow_time
 from .text import encode_text, most_tokens, warn_truncated
 
@@ -148,13 +147,9 @@ class QwenImage(FlowFamily):
         side = pipeline.default_sample_size * pipeline.vae_scale_factor
         return side, side
 
-    def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
-        self.check_sides(pipeline, images)
-        vae = pipeline.vae
-        frames = images.to(pipeline._execution_device, vae.dtype).unsqueeze(2)  # a film of one
-        with sliced(vae, images):
-            latents = vae.encode(frames).latent_dist.mode()[:, :, 0]
-        return normalised(vae, latents.float())
+    def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
+        film = images.unsqueeze(2)  # of one frame
+        return vae.encode(film).latent_dist.mode()[:, :, 0]
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, self.max_tokens)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from inspect import signature
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...datasets import CAPTION_WORDS
 from ...utils.quiet import quiet
 from ..base import Conditioning
 
@@ -59,10 +58,10 @@ def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:
     ]
 
 
-def warn_of_unknown_words(prompts: Iterable[str]) -> None:
-    """Warn of words that the embedded model never read: they say nothing to it."""
+def warn_of_unknown_words(prompts: Iterable[str], known_words: Collection[str]) -> None:
+    """Warn of words that the text encoder was not trained on."""
     words = dict.fromkeys(word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()))
-    unknown = [word for word in words if word not in CAPTION_WORDS]
+    unknown = [word for word in words if word not in known_words]
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         warnings.warn(

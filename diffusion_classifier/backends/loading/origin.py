@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,21 @@ class Origin:
     offload: str | None = None
     free_text_encoder: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    def to_saved(self) -> dict[str, Any] | None:
+        """What a saved classifier keeps; None if the pipeline cannot be loaded by it.
+
+        Options of diffusers are not kept, since some of them (custom pipelines) name code to run.
+        A token is a secret: the reader's own login serves.
+        """
+        if self.options or not isinstance(self.dtype, torch.dtype):
+            return None
+        left_out = ("options", "token")
+        return {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in left_out
+        }
 
 
 def resolve_name(name: str | os.PathLike) -> str:
