@@ -234,10 +234,7 @@ from_pretrained('owner/model').
         """What the denoiser computes in."""
         return getattr(self.pipeline, self._family.denoiser).dtype
 
-    @property
-    def class_by_position(self) -> bool:
-        """Never: a prompt is text, or the name or index of a class."""
-        return False
+    class_by_position = False  # a prompt is text, or the name or index of a class
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -283,7 +280,7 @@ from_pretrained('owner/model').
         Warns
         -----
         UserWarning
-            Of prompts longer than the text encoder takes, or in words that it does not know.
+            Of prompts longer than the text encoder takes, or with words it does not know.
         """
         prompts = list(prompts)
         if self.known_words is not None:
@@ -335,10 +332,9 @@ from_pretrained('owner/model').
         return output, variance
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; the pipeline is None until a backend out of a pickle has loaded it.
+        """Parameters by name; scikit-learn prints those of ``deep=False``, with a short pipeline.
 
-        scikit-learn asks for parameters often, for printing too: that must not load anything. It
-        prints those of ``deep=False``, where a name stands for the pipeline, which has a long repr.
+        Asking loads nothing: until a backend out of a pickle has loaded its pipeline, it is None.
         """
         pipeline = self._pipeline if deep else PlainText(f"{self._pipeline_class} {self._where()}")
         return {
