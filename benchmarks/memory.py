@@ -180,7 +180,7 @@ def count(size):
         "autoencoder": vae,
         "text": sum(text),
         "largest": max(denoiser, vae, *text),
-        "rows": BatchSize("auto", torch.device("cuda"), n_elements).rows,
+        "rows": BatchSize.of_network("auto", torch.device("cuda"), n_elements).rows,
         "condition": BYTES * sum(map(math.prod, size.condition.values())),
         "latent": 4 * n_elements,
     }
