@@ -110,12 +110,18 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         The prompts of each label.
     backend_ : Backend
         The noise predictor; it shares its weights with ``backend``.
-    sampler_, pruner_, weighting_ : Sampler, Pruner, Weighting
-        Copies of the parameters, with what they learned.
+    sampler_ : Sampler
+        A copy of ``sampler``, with what it learned.
+    pruner_ : Pruner
+        A copy of ``pruner``, with what it learned.
+    weighting_ : Weighting
+        A copy of ``weighting``, with what it learned.
     calibrator_ : Calibrator or None
         Holds the temperature that was learned.
-    loss_, resize_ : str
-        As ``fit`` saw them; only ``batch_size`` and ``verbose`` take effect without a new ``fit``.
+    loss_ : str
+        As ``fit`` saw it; only ``batch_size`` and ``verbose`` take effect without a new ``fit``.
+    resize_ : str
+        As ``fit`` saw it.
     image_size_ : tuple of (int, int) or None
         Height and width that ``fit`` saw, in pixels; None if they are the model's own.
     seed_ : int

@@ -230,7 +230,9 @@ def test_a_class_from_elsewhere_is_neither_written_nor_read(clf, tmp_path):
     for name in ("Popen", "OwnPruner", "FunctionBackend"):
         entry = {"class": name, "arguments": {}, "learned": {}}
         edit_state(tmp_path / "kept", fitted={**state["fitted"], "pruner_": entry})
-        with pytest.raises(ValueError, match=f"class '{name}' is not one of the classes that are read"):
+        with pytest.raises(
+            ValueError, match=f"class '{name}' is not one of the classes that are read"
+        ):
             DiffusionClassifier.load(tmp_path / "kept")
     own = clone(clf).set_params(pruner=OwnPruner(4)).fit(None, ["cat", "dog"])
     with pytest.raises(TypeError, match=r"pruner=OwnPruner\(max_draws=4\) cannot be saved"):

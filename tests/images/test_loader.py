@@ -162,12 +162,12 @@ def test_no_thread_is_left_when_the_network_fails_or_the_race_is_left_early():
     assert not decode_threads()
     images = Decoder(90)
     clf = classifier(lambda z: z)
-    with clf._race(images) as (results, n_images, _):
+    with clf._predictor().race(images) as (results, n_images, _):
         assert next(results).image == 0 and n_images == 90
         assert decode_threads()
     assert not decode_threads()
     assert len(images.reads) <= 2 * IMAGES_PER_ENCODING + DECODE_AHEAD  # the rest was not begun
-    with pytest.raises(KeyboardInterrupt), clf._race(images):
+    with pytest.raises(KeyboardInterrupt), clf._predictor().race(images):
         raise KeyboardInterrupt
     assert not decode_threads()
 

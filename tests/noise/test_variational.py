@@ -210,7 +210,9 @@ def test_families_say_whether_they_learn_a_variance(name):
     clf = DiffusionClassifier(backend, loss="vlb", pruner=NoPruning(2), random_state=0)
     labels = list(CASES[name].labels[:2])
     if name not in HAVE:
-        with pytest.raises(ValueError, match=r"loss=\"vlb\" needs a network that also predicts a varia"):
+        with pytest.raises(
+            ValueError, match=r"loss=\"vlb\" needs a network that also predicts a varia"
+        ):
             clf.fit(None, labels)
         with pytest.raises(NotImplementedError, match="predicts no variance"):
             backend.forward_with_variance(*[torch.zeros(1)] * 2, backend)
