@@ -25,7 +25,7 @@ from ..learner import FitRecord
 from ..pruners.base import NoPruning, Pruner
 from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
-from ..scoring.calibration import Calibrator
+from ..scoring.calibration import Calibrator, temperature
 from ..strategies import Strategies
 from ..utils.validation import check_positive_integer
 from .predicting import Predictor
@@ -134,18 +134,18 @@ def _learn_temperature(
     ]
     order = np.concatenate([held_out for held_out, *_ in folds])
     log_prior = table.scoring.log_prior.numpy()
-    temperature = (0.0, 0.0)
+    log_temperature = (0.0, 0.0)
     for _ in range(2):
         losses, n_draws = [], []
         for held_out, pruner, weights in folds:
-            scoring = replace(table.scoring, weights=weights, log_temperature=temperature)
+            scoring = replace(table.scoring, weights=weights, log_temperature=log_temperature)
             raced = table[held_out].race(pruner, scoring)
             n_draws.append(raced.n_draws.max(1))
             losses.append(_losses_without_prior(raced, n_draws[-1]))
         calibrator.learn(
             np.concatenate(losses), np.concatenate(n_draws), true_class[order], log_prior
         )
-        temperature = calibrator.log_temperature_
+        log_temperature = calibrator.log_temperature_
 
 
 def _learned_without(
@@ -161,8 +161,8 @@ def _learned_without(
 
 def _losses_without_prior(table: ErrorTable, n_draws: NDArray[Any]) -> NDArray[np.float64]:
     scoring = table.scoring
-    temperature = np.array([scoring.temperature(int(n)) for n in n_draws])
-    return table.class_losses().numpy() + temperature[:, None] * scoring.log_prior.numpy()
+    scale = temperature(scoring.log_temperature, n_draws)[:, None]
+    return table.class_losses().numpy() + scale * scoring.log_prior.numpy()
 
 
 def fit_record(table: ErrorTable, true_class: NDArray[Any]) -> FitRecord:

@@ -78,7 +78,21 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         round_sizes: Iterable[int] | None = None,
         n_prompts: Sequence[int] | None = None,
     ) -> int:
-        """Most evaluations of one image."""
+        """Most evaluations of one image.
+
+        Parameters
+        ----------
+        n_classes : int
+        round_sizes : iterable of int, optional
+            Draws of each round: classes are dropped at the end of a round only. By default they
+            can be dropped after every draw.
+        n_prompts : sequence of int of length n_classes, optional
+            Prompts of each class, by default one. Classes with the most prompts are taken to stay.
+
+        Returns
+        -------
+        int
+        """
         budget = check_positive_integer("max_draws", self.max_draws)
         most = np.sort([1] * n_classes if n_prompts is None else list(n_prompts))[::-1].cumsum()
         total = n_draws = 0

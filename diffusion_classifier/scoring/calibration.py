@@ -33,6 +33,18 @@ _LEVEL_DEVIATION = 2.0  # of the prior on log T: a factor of 7 either way
 _SLOPE_DEVIATION = 0.5  # of the prior on b
 
 
+def temperature(log_temperature: tuple[float, float], n_draws: ArrayLike) -> NDArray[np.float64]:
+    """``T = exp(a + b log n)`` after n draws, in the shape of ``n_draws``.
+
+    Examples
+    --------
+    >>> temperature((np.log(8.0), -1.0), [1, 4]).round(6).tolist()
+    [8.0, 2.0]
+    """
+    level, slope = log_temperature
+    return np.exp(level + slope * np.log(n_draws))
+
+
 class Calibrator(DocumentedMixin, BaseEstimator, ABC):
     """Learns how confident losses deserve to be.
 
@@ -68,8 +80,7 @@ class Calibrator(DocumentedMixin, BaseEstimator, ABC):
 
     def temperature(self, n_draws: ArrayLike) -> NDArray[np.float64]:
         """T of races of this many draws, of the same shape."""
-        level, slope = self.log_temperature_
-        return np.exp(level + slope * np.log(n_draws))
+        return temperature(self.log_temperature_, n_draws)
 
 
 class TemperatureCalibrator(Calibrator):

@@ -15,7 +15,6 @@ difference on the draws both took, and never below that of the best survivor.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputValueError
+from .calibration import temperature
 from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
 
 LossName = Literal["l2", "l1", "huber", "vlb"]  # of the residual; "vlb": of the variance too
@@ -69,8 +69,7 @@ class Scoring:
 
     def temperature(self, n_draws: int) -> float:
         """T after this many draws."""
-        level, slope = self.log_temperature
-        return math.exp(level + slope * math.log(n_draws))
+        return float(temperature(self.log_temperature, n_draws))
 
     def contributions(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
         """Contributions of contenders: prompts, or classes where they race as a whole.

@@ -15,7 +15,7 @@ PATIENCE = 20  # seconds
 LOCKS = {
     "a new one": fork_safe_lock(),
     "of one reader": sequence._one_reader,
-    "of encoding": autoencoder._ENCODING,
+    "of encoding": autoencoder.ENCODING,
     "of loaded models": cache._LOCK,
 }
 

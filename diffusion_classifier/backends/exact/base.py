@@ -36,17 +36,6 @@ from ...utils.validation import check_positive_integer
 from ..base import Backend, Conditioning
 from ..function import class_positions
 
-
-def classes_of(y: Any, means: NDArray) -> NDArray:
-    """Sorted labels in y; a ValueError unless there is one for each of the given means."""
-    classes = np.unique(y)
-    if len(classes) != len(means):
-        raise InputValueError(
-            f"y names {len(classes)} classes, but means were given for {len(means)}."
-        )
-    return classes
-
-
 # Standardised data have variances near 1. Below the first level a direction carries no variance
 # worth the name (one row, a constant or collinear feature); such classes get the second added.
 NEAR_SINGULAR = 1e-6
@@ -318,6 +307,16 @@ class MixtureBackend(Backend):
         if self.latent_rotation_ is not None:
             rows = rows @ self.latent_rotation_.T
         return rows.numpy() * self.scale_ + self.center_, self.classes_[k.numpy()]
+
+
+def classes_of(y: Any, means: NDArray) -> NDArray:
+    """Sorted labels in y; a ValueError unless there is one for each of the given means."""
+    classes = np.unique(y)
+    if len(classes) != len(means):
+        raise InputValueError(
+            f"y names {len(classes)} classes, but means were given for {len(means)}."
+        )
+    return classes
 
 
 def total_moments(

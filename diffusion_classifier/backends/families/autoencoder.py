@@ -13,7 +13,7 @@ from ...utils.locks import fork_safe_lock
 from ...utils.quiet import quiet
 
 LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
-_ENCODING = fork_safe_lock()  # threads share an autoencoder, whose dtype and slicing are changed
+ENCODING = fork_safe_lock()  # threads share an autoencoder, whose dtype and slicing are changed
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from torch import Tensor
 from ...errors import InputValueError
 from ...noise.schedule import NoiseSchedule
 from ..base import Conditioning
-from .autoencoder import _ENCODING, full_precision, normalised, sliced
+from .autoencoder import ENCODING, full_precision, normalised, sliced
 from .class_names import find_class
 
-STATED_TYPES = ("epsilon", "v_prediction", "sample")
+SCHEDULER_TYPES = ("epsilon", "v_prediction", "sample")
 NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should end at 0
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -95,10 +95,10 @@ class Family(ABC):
     def prediction_type(self, pipeline: Any) -> str:
         """What the denoiser was trained to predict, from the scheduler's configuration."""
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
-        if kind not in STATED_TYPES:
+        if kind not in SCHEDULER_TYPES:
             raise InputValueError(
                 f"prediction_type={kind!r} of {type(pipeline.scheduler).__name__} is not yet "
-                f"supported for {type(pipeline).__name__}, only {', '.join(STATED_TYPES)}."
+                f"supported for {type(pipeline).__name__}, only {', '.join(SCHEDULER_TYPES)}."
             )
         return kind
 
@@ -136,7 +136,7 @@ class Family(ABC):
         """Mode of the autoencoder's posterior, scaled as in training; float32."""
         self.check_sides(pipeline, images)
         vae = pipeline.vae
-        with _ENCODING, full_precision(vae), sliced(vae, images):
+        with ENCODING, full_precision(vae), sliced(vae, images):
             latents = self.posterior_mode(vae, images.to(pipeline._execution_device, vae.dtype))
         return normalised(vae, latents.float())
 

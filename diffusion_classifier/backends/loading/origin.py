@@ -14,13 +14,8 @@ import torch
 from ...errors import InputValueError, MissingFileError
 
 EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
-
-
-def embedded_path() -> Path:
-    """Folder of the embedded model."""
-    return Path(__file__).parents[2] / "data" / "scenes"
-
-
+# Models in this package, by name.
+SHIPPED_FOLDERS = {EMBEDDED: Path(__file__).parents[2] / "data" / "scenes"}
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
@@ -69,6 +64,11 @@ class Origin:
         }
 
 
+def embedded_path() -> Path:
+    """Folder of the embedded model."""
+    return SHIPPED_FOLDERS[EMBEDDED]
+
+
 def resolve_name(name: str | os.PathLike) -> str:
     """Absolute path of an existing folder, or a Hub id as it is.
 
@@ -94,8 +94,8 @@ def resolve_name(name: str | os.PathLike) -> str:
 
 def local_folder(origin: Origin) -> Path | None:
     """The pipeline's folder on this machine; None if the name is a Hub id."""
-    if origin.name == EMBEDDED:
-        return embedded_path()
+    if origin.name in SHIPPED_FOLDERS:
+        return SHIPPED_FOLDERS[origin.name]
     root = Path(origin.name)
     if not root.is_absolute():
         return None

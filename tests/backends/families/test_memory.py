@@ -13,7 +13,7 @@ from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.families import autoencoder
 from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.pruners import NoPruning
-from tests.support import other_pipelines, pipelines
+from tests.support import other_pipelines, pipelines, tier_two_pipelines
 from tests.support.family_cases import CASES
 from tests.support.pipelines import PROMPTS, saved
 
@@ -129,9 +129,21 @@ def test_large_images_are_encoded_one_by_one(monkeypatch, build, slicing):
     assert seen == [3, 1, 1, 1] and vae.use_slicing is slicing
 
 
-def test_threads_that_share_a_half_precision_autoencoder_take_turns():
-    """One must not turn it back to float16 while another computes in float32."""
-    pipeline = pipelines.tiny_sd().to(torch.float16)
+@pytest.mark.parametrize("build", [pipelines.tiny_sd, tier_two_pipelines.tiny_qwen_image])
+def test_an_autoencoder_of_any_kind_runs_in_float32_if_it_asks_to(build):
+    pipeline = build().to(torch.bfloat16)
+    pipeline.vae.register_to_config(force_upcast=True)
+    seen = []
+    pipeline.vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    latents = DiffusersBackend(pipeline).encode_images(torch.rand(1, 3, 16, 16) * 2 - 1)
+    assert seen == [torch.float32] and latents.dtype == torch.float32
+    assert pipeline.vae.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("build", [pipelines.tiny_sd, tier_two_pipelines.tiny_qwen_image])
+def test_threads_that_share_a_half_precision_autoencoder_take_turns(build):
+    """One must not turn it back to half precision while another computes in float32."""
+    pipeline = build().to(torch.bfloat16)
     pipeline.vae.register_to_config(force_upcast=True)
     backend = DiffusersBackend(pipeline)
     images = torch.rand(1, 3, 16, 16) * 2 - 1

@@ -233,7 +233,7 @@ def test_an_adapter_is_part_of_which_model_it_is(folder, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the embedded model does not know")
 def test_the_embedded_model_is_loaded_by_name_with_its_own_template(folder, monkeypatch):
-    monkeypatch.setattr(origin, "embedded_path", lambda: folder)
+    monkeypatch.setitem(origin.SHIPPED_FOLDERS, origin.EMBEDDED, Path(folder))
     first, second = load_embedded(), load_embedded()
     assert first.default_template == "a {}" and first.pipeline is second.pipeline
     assert torch.equal(sample_output(first), sample_output(load_backend(folder)))
