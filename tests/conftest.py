@@ -8,6 +8,8 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # switches on scikit-learn's arra
 import pytest
 import torch
 
+collect_ignore_glob = ["contracts/typing/*"]  # scripts that are checked and never run
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
