@@ -14,13 +14,13 @@ import torch
 
 from ..datasets import CAPTION_WORDS
 from .loading.cache import cached
-from .loading.origin import EMBEDDED, Origin, embedded_path
+from .loading.origin import DATA, EMBEDDED, Origin
 from .pipeline import DiffusersBackend
 
 
 def proposal_path() -> Path:
     """File of the timesteps that its sampler proposes; see ``examples/embedded_proposal.py``."""
-    return embedded_path().with_name("scenes_proposal.safetensors")
+    return DATA / "scenes_proposal.safetensors"
 
 
 def load_embedded(

@@ -14,8 +14,8 @@ import torch
 from ...errors import InputValueError, MissingFileError
 
 EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
-# Models in this package, by name.
-SHIPPED_FOLDERS = {EMBEDDED: Path(__file__).parents[2] / "data" / "scenes"}
+DATA = Path(__file__).parents[2] / "data"
+SHIPPED_FOLDERS = {EMBEDDED: DATA / "scenes"}  # models in this package, by name
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
