@@ -1,4 +1,4 @@
-"""The forward process: noise schedules, draws of noise, and errors of its prediction."""
+"""The forward process: noise schedules, draws (t, eps) and noise-prediction errors."""
 
 from .draws import Draws
 from .prediction import LOSSES, PREDICTION_TYPES, noise_errors

@@ -1,4 +1,8 @@
-"""Draws (t, eps): timesteps, and noise keyed so that every image and class gets the same."""
+"""Draws (t, eps): timesteps and their noise, the same for every image and class.
+
+The noise of a draw is generated from a key, so it does not depend on the order of evaluation.
+Two draws are *antithetic* if they share a timestep and their noises are eps and -eps.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,28 @@ from torch import Tensor
 
 from ..errors import InputValueError
 
-_FIXED = -1  # noise key of draws whose noise the user gave
+_FIXED = -1  # key of draws whose noise the user supplied
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """A round: timesteps, their proposal density and where their noise comes from.
+    """The draws of one round: timesteps, proposal densities and the keys of their noise.
 
     Attributes
     ----------
     timesteps : Tensor of shape (J,), dtype int64
     density : Tensor of shape (J,), dtype float64
-        Proposal probability of each timestep relative to a uniform one; errors are divided
-        by it.
+        Proposal probability of each timestep, relative to the uniform distribution. Errors are
+        divided by it.
     noise_keys : tuple of int of length J
-        Key of each draw's noise; antithetic partners share one.
+        Key of each draw's noise. The two draws of an antithetic pair share one.
     signs : tuple of int of length J
-        +1, or -1 for the second of an antithetic pair.
+        Sign of the noise: +1, or -1 for the second draw of an antithetic pair.
     seed : int
-    antithetic : bool
-        Whether draws (0, 1), (2, 3), ... are pairs that count as one observation each.
-    fixed_noise : Tensor of shape (J, ...) or None
-        The user's own noise, in place of keyed noise.
+    antithetic : bool, default=False
+        Whether draws (0, 1), (2, 3), ... are antithetic pairs. A pair counts as one observation.
+    fixed_noise : Tensor of shape (J, ...), optional
+        Noise supplied by the user, which replaces the keyed noise.
     """
 
     timesteps: Tensor
@@ -47,7 +51,7 @@ class Draws:
         return len(self.timesteps)
 
     def head(self, n: int) -> Draws:
-        """The first ``n`` draws."""
+        """Return the first ``n`` draws."""
         return Draws(
             self.timesteps[:n],
             self.density[:n],
@@ -59,19 +63,19 @@ class Draws:
         )
 
     def noise(self, shape: Sequence[int]) -> Tensor:
-        """Noise of shape (J, *shape), float32 on the CPU.
+        """Return the noise of all draws, of shape (J, *shape), as float32 on the CPU.
 
         Raises
         ------
-        ValueError
-            If the user's own noise does not have the latent's shape.
+        InputValueError
+            If the user supplied noise of another shape.
         """
         if self.fixed_noise is not None:
             if tuple(self.fixed_noise.shape[1:]) != tuple(shape):
                 raise InputValueError(
                     f"FixedDraws noise has shape {tuple(self.fixed_noise.shape[1:])} per draw, "
-                    f"but this backend's latents have {tuple(shape)}; pass noise of shape "
-                    f"[n_draws, {', '.join(map(str, shape))}]."
+                    f"but the latents of this backend have shape {tuple(shape)}; pass noise of "
+                    f"shape [n_draws, {', '.join(map(str, shape))}]."
                 )
             return self.fixed_noise
         return torch.stack(
@@ -83,7 +87,7 @@ class Draws:
 
 
 def keyed_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
-    """The standard normal noise, float32, that belongs to ``(seed, key)``."""
+    """Generate the float32 standard normal noise of ``(seed, key)``."""
     state = np.random.SeedSequence((seed, key)).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
     return torch.randn(tuple(shape), generator=generator)
@@ -92,7 +96,7 @@ def keyed_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
 def _plain_round(
     timesteps: list[int], first_key: int, seed: int, fixed_noise: Tensor | None = None
 ) -> Draws:
-    """A round at given timesteps, each draw with a noise of its own."""
+    """Make a round of uniformly proposed timesteps, each with its own noise."""
     n = len(timesteps)
     return Draws(
         torch.tensor(timesteps, dtype=torch.int64),

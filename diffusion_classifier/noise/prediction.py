@@ -1,7 +1,7 @@
-r"""From a network's output to its noise-prediction error.
+r"""Noise-prediction errors from network outputs.
 
-With ``z = alpha x + sigma eps``, a network predicts one of four targets; each prediction
-implies a noise ``eps_hat``, and the residual in noise space is a multiple of its own:
+Given ``z = alpha x + sigma eps``, a network predicts one of four targets. Each prediction
+implies a noise ``eps_hat``, whose residual is a multiple of the prediction's residual:
 
 | prediction type | target              | eps_hat - eps                                    |
 |-----------------|---------------------|--------------------------------------------------|
@@ -10,8 +10,9 @@ implies a noise ``eps_hat``, and the residual in noise space is a multiple of it
 | sample          | x                   | -alpha / sigma * (output - target)               |
 | flow            | eps - x             | alpha / (alpha + sigma) * (output - target)      |
 
-The error is the loss of that residual *summed* over the latent's dimensions, in float32
-even if the network's own dtype is shorter: class gaps are far below half precision's steps.
+The error is the loss of the noise residual, *summed* over the dimensions of the latent. It is
+computed in float32 even for half-precision networks, because the gaps between classes are far
+smaller than the resolution of half precision.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 
 class PredictionType(NamedTuple):
-    """What the network predicts, and how its residual scales to that of the noise."""
+    """The target of a network, and the factor from its residual to the noise residual."""
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, eps, alpha, sigma)
     scale: Callable[[Tensor, Tensor], Tensor]  # (alpha, sigma)
@@ -58,26 +59,26 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def expand(level: Tensor, like: Tensor) -> Tensor:
-    """Per-row levels [R] as [R, 1, ...] in ``like``'s dtype, ready to multiply its rows."""
+    """Reshape levels [R] to [R, 1, ...], on the device and in the dtype of ``like`` [R, ...]."""
     return level.to(device=like.device, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def noise_residual(output: Tensor, target: Tensor, scale: Tensor) -> Tensor:
-    """``eps_hat - eps`` in the shape of ``output``, float32 (float64 for float64 outputs)."""
+    """Return ``eps_hat - eps``, shaped like ``output``, in float32 (float64 if it is float64)."""
     dtype = torch.promote_types(output.dtype, torch.float32)
     residual = output.to(dtype) - target.to(dtype)
     return residual * expand(scale, residual)
 
 
 def noise_errors(output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
-    """Loss of the noise residual, summed over dimensions.
+    """Compute the loss of the noise residual, summed over dimensions.
 
     Parameters
     ----------
     output, target : Tensor of shape (R, ...)
-        The network's output, in any floating dtype, and what it should have been.
+        The network's output and its target, in any floating dtype.
     scale : Tensor of shape (R,)
-        ``PREDICTION_TYPES[...].scale(alpha, sigma)`` for each row.
+        ``PREDICTION_TYPES[...].scale(alpha, sigma)`` of each row.
     loss : {"l2", "l1", "huber"}
 
     Returns

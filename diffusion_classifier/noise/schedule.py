@@ -1,11 +1,11 @@
-r"""Noise schedules: how much signal and how much noise each timestep holds.
+r"""Noise schedules: the signal and noise levels of each timestep.
 
-The forward process of every diffusion model we use is
+The forward process of every supported diffusion model is
 
     z = alpha_t x + sigma_t eps,    eps ~ N(0, I),    t = 0 ... T - 1,
 
-and ``lambda_t = log(alpha_t^2 / sigma_t^2)`` is its log signal-to-noise ratio.
-Variance-preserving models have ``alpha^2 + sigma^2 = 1``; rectified flow ``alpha + sigma = 1``.
+and ``lambda_t = log(alpha_t^2 / sigma_t^2)`` is its log signal-to-noise ratio (log-SNR).
+Variance-preserving models have ``alpha^2 + sigma^2 = 1``, rectified flows ``alpha + sigma = 1``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..errors import InputValueError
 
 
 class NoiseSchedule:
-    """Signal and noise levels for each of ``T`` timesteps, in float64.
+    """Signal and noise levels of ``T`` timesteps, in float64.
 
-    Half-precision tables would be 7 % off in ``sigma`` at t = 1, so levels are kept in float64
-    and only the noised latent is rounded.
+    In half precision ``sigma`` would be 7 % off at t = 1. Levels are therefore kept in float64,
+    and only the noised latent is rounded to the network's dtype.
 
     Parameters
     ----------
     alpha, sigma : array-like of shape (T,)
-        Signal and noise standard deviations; non-negative, ``sigma`` positive.
+        Signal level (at least 0) and noise level (above 0) of each timestep.
 
     Attributes
     ----------
@@ -36,8 +36,9 @@ class NoiseSchedule:
 
     Raises
     ------
-    ValueError
-        If shapes differ or a level is negative or not finite.
+    InputValueError
+        If ``alpha`` and ``sigma`` are not vectors of the same positive length, a level is
+        negative or not finite, or ``sigma`` is 0 somewhere.
 
     Examples
     --------
@@ -57,37 +58,48 @@ class NoiseSchedule:
                 "vectors of the same positive length."
             )
         for name, level in (("alpha", self.alpha), ("sigma", self.sigma)):
-            if not bool(torch.isfinite(level).all()) or bool((level < 0).any()):
-                raise InputValueError(f"{name} must be finite and non-negative.")
+            bad = ~torch.isfinite(level) | (level < 0)
+            if bool(bad.any()):
+                t = int(bad.int().argmax())
+                raise InputValueError(
+                    f"{name}[{t}] = {level[t].item()} must be finite and non-negative."
+                )
         if bool((self.sigma == 0).any()):
             raise InputValueError(
-                "sigma must be positive: at sigma = 0 there is no noise to predict."
+                f"sigma[{int((self.sigma == 0).int().argmax())}] = 0 must be positive: without "
+                "noise there is nothing to predict."
             )
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Any) -> NoiseSchedule:
-        """Variance-preserving schedule from ``alpha_t^2`` (Ho et al., arXiv 2006.11239)."""
+        """Make a variance-preserving schedule from ``alpha_t^2`` (Ho et al., arXiv 2006.11239)."""
         signal = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         return cls(signal.sqrt(), (1 - signal).sqrt())
 
     @classmethod
     def flow(cls, n_timesteps: int = 1000) -> NoiseSchedule:
-        """Rectified flow: ``sigma = (t + 1/2) / T``, ``alpha = 1 - sigma`` (arXiv 2209.03003)."""
+        """Make a rectified flow's schedule (Liu et al., arXiv 2209.03003).
+
+        Its levels are ``sigma = (t + 1/2) / T`` and ``alpha = 1 - sigma``.
+        """
         sigma = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps
         return cls(1 - sigma, sigma)
 
     @classmethod
     def from_sigmas(cls, sigmas: Any, sigma_data: float = 1.0) -> NoiseSchedule:
-        """The variance-preserving schedule of ``x / sigma_data`` that noise levels of x amount to.
+        """Make a variance-preserving schedule from variance-exploding noise levels.
 
-        Noised latents have variance 1 if ``sigma_data`` is the deviation of x: the log-SNR is that
-        of ``sigma_data / sigma``, and the noise is the same (Karras et al., arXiv 2206.00364).
+        ``x + sigma eps``, divided by ``sqrt(sigma^2 + sigma_data^2)``, is a noised
+        ``x / sigma_data`` with the same noise and log-SNR ``log(sigma_data^2 / sigma^2)``
+        (Karras et al., arXiv 2206.00364). Its variance is 1 if x has standard deviation
+        ``sigma_data``.
 
         Parameters
         ----------
         sigmas : array-like of shape (T,)
-            From the least noise on.
+            Noise levels, increasing.
         sigma_data : float, default=1.0
+            Standard deviation of x.
 
         Returns
         -------
@@ -104,15 +116,16 @@ class NoiseSchedule:
 
     @property
     def n_timesteps(self) -> int:
+        """The number of timesteps T."""
         return len(self.alpha)
 
     @property
     def log_snr(self) -> Tensor:
-        """``log(alpha^2 / sigma^2)`` of shape (T,); minus infinity where alpha is 0."""
+        """The log-SNR ``log(alpha^2 / sigma^2)``, of shape (T,); -inf where alpha is 0."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
     def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """``alpha`` and ``sigma``, float64, at integer timesteps of any shape."""
+        """Return float64 ``alpha`` and ``sigma`` at integer timesteps of any shape."""
         index = timesteps.cpu()
         return self.alpha[index], self.sigma[index]
 
@@ -127,14 +140,17 @@ class NoiseSchedule:
 def karras_sigmas(
     n_timesteps: int = 1000, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
 ) -> Tensor:
-    """Noise levels of Karras et al. (arXiv 2206.00364), even in ``sigma^(1 / rho)``.
+    """Compute noise levels evenly spaced in ``sigma^(1 / rho)``.
+
+    These are the levels of Karras et al., arXiv 2206.00364, equation 5, in increasing order.
 
     Parameters
     ----------
     n_timesteps : int, default=1000
     sigma_min, sigma_max : float
-        The first and the last, by default 0.002 and 80.
+        First and last noise level, by default 0.002 and 80.
     rho : float, default=7.0
+        Larger values place more levels near ``sigma_min``.
 
     Returns
     -------

@@ -30,9 +30,9 @@ def test_log_snr_is_log_of_squared_ratio():
     [
         ([1.0], [0.1, 0.2], "same positive length"),
         ([], [], "same positive length"),
-        ([-0.1], [1.0], "alpha must be finite"),
-        ([math.nan], [1.0], "alpha must be finite"),
-        ([1.0], [0.0], "sigma must be positive"),
+        ([-0.1], [1.0], r"alpha\[0\] = -0.1 must be finite"),
+        ([0.5, math.nan], [1.0, 1.0], r"alpha\[1\] = nan must be finite"),
+        ([1.0], [0.0], r"sigma\[0\] = 0 must be positive"),
     ],
 )
 def test_impossible_levels_are_refused(alpha, sigma, complaint):

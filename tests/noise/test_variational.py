@@ -264,7 +264,7 @@ def test_schedules_without_a_reverse_step_are_refused(schedule):
 def test_a_function_with_learned_variance_must_return_both_halves():
     backend = FunctionBackend(lambda z, t, k: z, schedule=SCHEDULE, learned_variance=True)
     condition = backend.encode_classes(["a"], ["a"])
-    with pytest.raises(ValueError, match=r"\(1, 6, 4, 4\), z's with twice the channels"):
+    with pytest.raises(ValueError, match=r"\(1, 6, 4, 4\), twice the channels of z"):
         backend.forward(torch.zeros(1, 3, 4, 4), torch.tensor([0]), condition)
     backend = FunctionBackend(lambda z, t, k: z, schedule=SCHEDULE)
     with pytest.raises(NotImplementedError, match="FunctionBackend predicts no variance"):
