@@ -1,22 +1,22 @@
-"""Errors that say whether the input was bad or the network failed.
+"""Exceptions that tell bad input apart from a failing network.
 
-Each is also the built-in error that Python users expect, so ``except ValueError`` works as well::
+Each also derives from the matching built-in exception, so ``except ValueError`` works as well::
 
     DiffusionClassifierError
-        InputError                 what was given cannot be used
+        InputError                 the caller's input cannot be used
             InputValueError        ValueError
             InputTypeError         TypeError
             InputFileError         OSError
                 MissingFileError   FileNotFoundError
                 NotAFolderError    NotADirectoryError
                 FolderInUseError   FileExistsError
-        NetworkError               the network failed on input that is fine
+        NetworkError               the network failed on valid input
             NonFiniteOutputError   FloatingPointError
             OutputShapeError       ValueError
             OutOfMemoryError       RuntimeError
 
-Two kinds of error are left as they are: scikit-learn's ``NotFittedError``, and ``ImportError``
-where an optional package is missing.
+Two exceptions keep their usual types: scikit-learn's ``NotFittedError``, and ``ImportError`` when
+an optional package is missing.
 
 Examples
 --------
@@ -33,11 +33,11 @@ from __future__ import annotations
 
 
 class DiffusionClassifierError(Exception):
-    """Any error that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class InputError(DiffusionClassifierError):
-    """What the caller gave cannot be used: a parameter, an image, a label, a file or folder."""
+    """The caller's input cannot be used: a parameter, an image, a label, a file or a folder."""
 
 
 class InputValueError(InputError, ValueError):
@@ -45,7 +45,7 @@ class InputValueError(InputError, ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """A value is of a type that cannot be used."""
+    """A value has an unsupported type."""
 
 
 class InputFileError(InputError, OSError):
@@ -57,15 +57,15 @@ class MissingFileError(InputFileError, FileNotFoundError):
 
 
 class NotAFolderError(InputFileError, NotADirectoryError):
-    """A folder is needed, but the path is a file."""
+    """A path that must be a folder is a file."""
 
 
 class FolderInUseError(InputFileError, FileExistsError):
-    """A folder to write to holds other files."""
+    """The folder to write to already holds unrelated files."""
 
 
 class NetworkError(DiffusionClassifierError):
-    """The network failed, although what it was given is fine."""
+    """The network failed on valid input."""
 
 
 class NonFiniteOutputError(NetworkError, FloatingPointError):
@@ -73,8 +73,8 @@ class NonFiniteOutputError(NetworkError, FloatingPointError):
 
 
 class OutputShapeError(NetworkError, ValueError):
-    """A network or encoder of the user's returned something of the wrong shape or type."""
+    """A user-supplied network or encoder returned output of the wrong shape or type."""
 
 
 class OutOfMemoryError(NetworkError, RuntimeError):
-    """A single row is too much for the device's memory."""
+    """The device's memory cannot hold even a batch of one row."""

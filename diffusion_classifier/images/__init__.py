@@ -1,4 +1,4 @@
-"""Pictures in any form as RGB images, and as the tensors that a model reads."""
+"""Reading of images in any form, resizing, and conversion to a model's input tensors."""
 
 from .latents import Latents
 from .loader import PictureLoader

@@ -1,4 +1,4 @@
-"""Latents: images as a network sees them, encoded once and asked many questions."""
+"""Latents: encoded images, which several classifiers and label sets can reuse."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 
 
 class Latents:
-    """Encoded images; made by ``DiffusionClassifier.encode`` and accepted wherever X is.
+    """Encoded images, returned by ``DiffusionClassifier.encode`` and accepted wherever X is.
 
-    A slice, a list or array of integers, or a boolean mask gives the Latents of those images, so
-    that cross-validation splits them; an integer gives one latent. Pickles hold the latents alone.
+    Indexing with a slice, integers or a boolean mask returns the Latents of those images, so
+    cross-validation can split them. Indexing with one integer returns one latent as a tensor.
 
     Parameters
     ----------
     values : Tensor of shape (N, ...)
         One latent per image, on the CPU.
     made_by : mapping
-        The network and picture size that they belong to; others are refused.
+        Identity of the network and the image format that produced the latents. A classifier with
+        other settings refuses them.
 
     Examples
     --------
@@ -41,16 +42,16 @@ class Latents:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(n_images, ...)``: scikit-learn takes what has a shape by arrays of indices at once."""
+        """Shape ``(n_images, ...)``; lets scikit-learn index with a whole array at once."""
         return tuple(self.values.shape)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, tuple):  # scikit-learn asks for [indices, ...]
+        if isinstance(index, tuple):  # scikit-learn indexes with [indices, ...]
             index = index[0]
         picked = np.arange(len(self))[index]
         if picked.ndim == 0:
             return self.values[int(picked)]
-        # Indexed, not sliced: a view would pickle all of the latents.
+        # Copy instead of slicing: pickling a view would pickle all latents.
         return Latents(self.values[torch.from_numpy(picked)], self.made_by)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Batches of pictures, decoded in a few threads ahead of the network that will ask for them."""
+"""Batches of images, decoded by a few threads ahead of the network."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from .resize import resize_image, to_tensor_batch
 from .sequence import ImageSequence
 
 DECODE_THREADS = 4
-DECODE_AHEAD = 32  # pictures, at the size that the model takes: 25 MB at 512 x 512
+DECODE_AHEAD = 32  # images, at the model's input size: 25 MB at 512 x 512
 
 
 class PictureLoader:
-    """Pictures as tensors, batch after batch; the next ones are decoded meanwhile.
+    """Load images as batch tensors and decode the following images in the background.
 
-    While it is entered, every call starts to read and resize the ``ahead`` pictures that follow
-    those asked for, so that they are ready when the network comes to them. What a picture raises
-    is raised when it is asked for, and never if it is not. Threads end with the ``with`` block,
-    however it is left.
+    Use it as a context manager. Each call also starts to read and resize the next ``ahead``
+    images. An image that cannot be read raises when it is requested, not while it is decoded
+    ahead. The threads stop when the ``with`` block ends.
 
     Parameters
     ----------
     images : ImageSequence
     size : tuple of (int, int) or None
-        Height and width in pixels; None takes images as they come, all of one size.
+        Height and width in pixels. None keeps the images' own size, which must be equal.
     mode : {"crop", "pad", "squash"}
         See :func:`~diffusion_classifier.images.resize_image`.
     ahead : int, default=32
-        Most pictures held beside those of the last call.
+        Maximum number of images to decode ahead.
 
     Examples
     --------
@@ -58,7 +57,7 @@ class PictureLoader:
         self._pictures: dict[int, Future[Image.Image]] = {}
 
     def __enter__(self) -> Self:
-        # Made here and not with the object, so that no thread outlives its use or crosses a fork.
+        # Created here, not in __init__, so that no thread outlives the block or crosses a fork.
         self._pool = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         return self
 
@@ -67,14 +66,14 @@ class PictureLoader:
         self._pictures.clear()
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
-        """Some images as one batch.
+        """Load images as one batch.
 
         Parameters
         ----------
         indices : sequence of int, of length B
-            Those of one call may repeat (padding does), and overlap with those of the call before
-            (smaller batches do, once memory has run out): none is decoded twice. What lies before
-            the first of them is forgotten.
+            Indices may repeat within a call (padding) or between calls (a retry with a smaller
+            batch); each image is decoded only once. Images before the lowest index are dropped
+            from memory.
 
         Returns
         -------
@@ -83,7 +82,7 @@ class PictureLoader:
 
         Raises
         ------
-        ValueError
+        InputValueError
             If an image cannot be read, or sizes differ and ``size`` is None.
         """
         first, last = min(indices), max(indices)

@@ -1,7 +1,8 @@
-"""One picture of any form (PIL image, file, array, tensor) as an 8-bit RGB image.
+"""Conversion of one image (PIL image, file, array or tensor) to 8-bit RGB.
 
-With orientation from EXIF applied, 16-bit grey scaled by 1/257 (so that 65535 is 255), floats in
-[0, 1] by 255 and rounded. ``index`` is the picture's place in the user's data, for errors.
+The EXIF orientation is applied. 16-bit grey values are divided by 257, so that 65535 becomes 255;
+floats in [0, 1] are multiplied by 255 and rounded. ``index`` is the image's position in the
+user's data, for error messages.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 from ..errors import InputTypeError, InputValueError, MissingFileError
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-ROUNDING = 1e-5  # how far outside [0, 1] a float may stray by rounding errors
+ROUNDING = 1e-5  # tolerance for floats that rounding errors moved outside [0, 1]
 
 
 def to_rgb(item: Any, index: int) -> Image.Image:
-    """One picture of any form as a PIL RGB image of its own."""
+    """Convert an image of any supported form to a new PIL image in RGB."""
     check_picture(item, index)
     if isinstance(item, np.ndarray | Tensor):
         return Image.fromarray(_to_uint8(channels_last(item, index))).convert("RGB")
@@ -35,12 +36,12 @@ def to_rgb(item: Any, index: int) -> Image.Image:
 
 
 def check_picture(item: Any, index: int) -> None:
-    """Refuse an element that is no image, as far as can be told without decoding it."""
+    """Raise if an element is not an image; files are checked to exist but not decoded."""
     if isinstance(item, str | os.PathLike):
         path = os.fspath(item)
         if os.path.isdir(path):
             raise InputValueError(
-                f"image {index}: {path!r} is a folder; see load_image_folder(path)."
+                f"image {index}: {path!r} is a folder; read it with load_image_folder(path)."
             )
         if not os.path.exists(path):
             raise MissingFileError(f"image {index}: {path!r} does not exist; check the path.")
@@ -52,11 +53,11 @@ def check_picture(item: Any, index: int) -> None:
         if array.dtype.kind == "f":
             check_floats(array, index)
     elif item is None:
-        raise InputTypeError(f"image {index} is None; remove it, and its label.")
+        raise InputTypeError(f"image {index} is None; remove it and its label.")
     else:
         hint = ""
         if isinstance(item, Mapping):
-            hint = ' (of a data set: pass its image column, dataset["image"])'
+            hint = ' (a data set row: pass the image column, dataset["image"])'
         if isinstance(item, Mapping) and "bytes" in item:
             hint = ' (not decoded: pass dataset.cast_column("image", datasets.Image())["image"])'
         raise InputTypeError(
@@ -66,33 +67,36 @@ def check_picture(item: Any, index: int) -> None:
 
 
 def bounds(values: NDArray | Tensor) -> tuple[float, float]:
-    """Least and greatest value; NaN if any is."""
+    """Return the minimum and maximum; both are NaN if any value is."""
     return float(values.min()), float(values.max())
 
 
 def is_unit_range(low: float, high: float) -> bool:
+    """Whether these bounds lie in [0, 1], up to rounding errors."""
     return low >= -ROUNDING and high <= 1 + ROUNDING
 
 
 def check_floats(values: NDArray | Tensor, index: int) -> None:
+    """Raise if an image holds NaN, infinity or values outside [0, 1]."""
     low, high = bounds(values)
     if not np.isfinite([low, high]).all():
-        raise InputValueError(f"image {index} holds NaN or infinite values; remove or mend it.")
+        raise InputValueError(f"image {index} holds NaN or infinite values; remove or fix it.")
     if not is_unit_range(low, high):
-        way = "divide by 255" if low >= 0 else "undo their scaling, (image + 1) / 2 for [-1, 1]"
+        way = "divide by 255" if low >= 0 else "rescale, for [-1, 1] by (image + 1) / 2"
         raise InputValueError(
             f"image {index} has floats in [{low:.6g}, {high:.6g}], outside [0, 1]; {way}."
         )
 
 
 def to_array(values: Tensor) -> NDArray:
-    """A tensor of any device and dtype as an array; floats as float32."""
+    """Convert a tensor on any device to an array; floats become float32."""
     values = values.detach().cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()  # bfloat16 too
+    # NumPy has no bfloat16.
+    return (values.float() if values.is_floating_point() else values).numpy()
 
 
 def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
-    """A picture of a known dtype as an array [H, W] or [H, W, 3 or 4]."""
+    """Return an image array or tensor as an array [H, W] or [H, W, 3 or 4], dtype checked."""
     shape = tuple(item.shape)
     if 0 in shape:
         raise InputValueError(f"image {index} has zero size: {shape}; remove it.")
@@ -112,13 +116,13 @@ def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
             item = np.moveaxis(item, axis, -1)
             return item[..., 0] if item.shape[-1] == 1 else item
     raise InputValueError(
-        f"image {index} has shape {shape}; a picture is [H, W, C], [C, H, W] or [H, W] with "
+        f"image {index} has shape {shape}; an image is [H, W, C], [C, H, W] or [H, W] with "
         "C = 1, 3 or 4."
     )
 
 
 def _decode(item: Any, index: int) -> Image.Image:
-    """A copy of a PIL image, or the image in a file, the right way up."""
+    """Return a PIL image, or the image in a file, with its EXIF orientation applied."""
     name = f"image {index}"
     try:
         if isinstance(item, Image.Image):
@@ -128,12 +132,12 @@ def _decode(item: Any, index: int) -> Image.Image:
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise errors of many types
         raise InputValueError(
-            f"{name} cannot be read as an image ({error}); mend or remove it."
+            f"{name} cannot be read as an image ({error}); fix or remove it."
         ) from error
 
 
 def _deep_grey(image: Image.Image, index: int) -> NDArray:
-    """Values of a grey image of more than 8 bits: uint16 or float."""
+    """Return the values of a grey image with more than 8 bits, as uint16 or float."""
     values = np.asarray(image)
     if image.mode != "I":
         return values
@@ -146,7 +150,7 @@ def _deep_grey(image: Image.Image, index: int) -> NDArray:
 
 
 def _to_uint8(array: NDArray) -> NDArray[np.uint8]:
-    """Values as 0 ... 255; floats in float32 always, so that they round alike."""
+    """Scale values to 0 ... 255, via float32 so that all float dtypes round alike."""
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind == "u":

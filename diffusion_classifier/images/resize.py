@@ -1,4 +1,4 @@
-"""RGB images at the size a model takes, and as the tensor that it reads."""
+"""Resizing of RGB images to a model's input size, and conversion to a batch tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
 
 
 def read_size(size: Any) -> tuple[int, int]:
-    """Height and width from a side or a pair; a ValueError if they are not positive integers.
+    """Return (height, width) from one side length or a pair.
+
+    Raises
+    ------
+    InputValueError
+        If ``size`` is not a positive integer or a pair of them.
 
     Examples
     --------
@@ -33,7 +38,7 @@ def read_size(size: Any) -> tuple[int, int]:
 
 
 def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) -> Image.Image:
-    """An RGB image at the size a model takes, by bicubic resampling.
+    """Resize an RGB image with bicubic resampling.
 
     Parameters
     ----------
@@ -42,19 +47,19 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
     size : tuple of (int, int) or None
         Height and width in pixels; None leaves the image as it is.
     mode : {"crop", "pad", "squash"}
-        ``"crop"`` fits the short side and cuts the ends of the long one off, pixel for pixel as
-        diffusers' ``VaeImageProcessor`` does; ``"pad"`` shows the whole image between black bars;
-        ``"squash"`` distorts it.
+        ``"crop"`` scales the short side to fit and crops the centre of the long one, exactly as
+        diffusers' ``VaeImageProcessor`` does. ``"pad"`` fits the whole image and adds black bars.
+        ``"squash"`` changes the aspect ratio.
 
     Returns
     -------
     PIL.Image.Image
-        The image itself if it has that size already.
+        The same object if no resizing is needed.
 
     Raises
     ------
-    ValueError
-        If ``mode`` is not known.
+    InputValueError
+        If ``mode`` is not one of these.
 
     Examples
     --------
@@ -67,7 +72,7 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
     height, width = size
     if mode == "squash":
         return image.resize((width, height), Image.Resampling.BICUBIC)
-    # Not ImageOps.fit: it crops at fractions of a pixel and strays by up to 70 grey levels.
+    # ImageOps.fit crops at fractions of a pixel and differs by up to 70 grey levels.
     is_wider = image.width * height >= image.height * width
     if is_wider == (mode == "crop"):
         inner = max(1, image.width * height // image.height), height
@@ -80,7 +85,7 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
 
 
 def to_tensor_batch(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size as a tensor, black -1 and white 1.
+    """Stack RGB images of equal size into a tensor with black at -1 and white at 1.
 
     Parameters
     ----------
@@ -94,7 +99,7 @@ def to_tensor_batch(images: Sequence[Image.Image]) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputValueError
         If sizes differ.
 
     Examples
@@ -106,7 +111,7 @@ def to_tensor_batch(images: Sequence[Image.Image]) -> Tensor:
     if len(sizes) > 1:
         raise InputValueError(
             f"images have different sizes, (height, width) {', '.join(map(str, sizes))}; "
-            "give image_size so that they are resized to one."
+            "set image_size to resize all of them to one size."
         )
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return pixels.permute(0, 3, 1, 2).to(torch.float32).contiguous() / 127.5 - 1

@@ -1,9 +1,9 @@
-"""Pictures in any form, as one lazy sequence of 8-bit RGB images.
+"""Lazy sequences of 8-bit RGB images, read from collections in any form.
 
-Every picture is first made the same thing, a PIL RGB image, and only then resized, by one method
-(:mod:`~diffusion_classifier.images.picture` and :mod:`~diffusion_classifier.images.resize`). The
-same picture therefore gives the same numbers whether it came as a file, an array or a tensor;
-libraries that resize each form in its own way differ visibly between them.
+Every image is first converted to a PIL image in RGB
+(:mod:`~diffusion_classifier.images.picture`) and then resized by one method
+(:mod:`~diffusion_classifier.images.resize`). An image therefore gives the same pixel values
+whether it is passed as a file, an array or a tensor.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from .picture import (
 
 WAY_OUT = "give a list of images, paths or arrays"
 
-# An opened image file and many data sets cannot be read by two threads at once.
+# Open image files and many data sets are not thread-safe.
 _one_reader = fork_safe_lock()
 
 
 class ImageSequence(Sequence[Image.Image]):
-    """A lazy sequence of RGB images; made by :func:`read_images` and :func:`as_images`.
+    """Lazy sequence of RGB images, made by :func:`read_images` and :func:`as_images`.
 
-    An integer index decodes one image. A slice, a list or array of integers, or a boolean mask
-    gives a sub-sequence without decoding any, so that cross-validation stays lazy. Errors name
-    an image by its place in the sequence that was read first.
+    Indexing with an integer decodes one image. Indexing with a slice, integers or a boolean mask
+    returns a sub-sequence without decoding anything, so cross-validation stays lazy. Error
+    messages give an image's index in ``source``, also when a sub-sequence is read.
 
     Parameters
     ----------
     source : sequence
         Images, paths, arrays or tensors, indexed by an integer.
     order : ndarray of int, optional
-        Places in ``source``, in order. By default all of them.
+        Indices into ``source``. By default all of them, in order.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class ImageSequence(Sequence[Image.Image]):
 
     @property
     def shape(self) -> tuple[int]:
-        """``(n_images,)``: scikit-learn takes what has a shape by arrays of indices at once."""
+        """Shape ``(n_images,)``; lets scikit-learn index with a whole array at once."""
         return (len(self),)
 
     def __getitem__(self, index: Any) -> Any:
@@ -79,14 +79,14 @@ class ImageSequence(Sequence[Image.Image]):
             item = self._item(place)
             if not isinstance(item, str | os.PathLike):
                 return to_rgb(item, place)
-        return to_rgb(item, place)  # several files can be decoded at once
+        return to_rgb(item, place)  # outside the lock: files are decoded in parallel
 
     def _item(self, place: int) -> Any:
         try:
             return self._source[place]
-        except Exception as error:  # a data set that decodes raises errors of many types
+        except Exception as error:  # data sets raise many types of error while decoding
             raise InputValueError(
-                f"image {place} cannot be read ({error!r}); mend or remove it."
+                f"image {place} cannot be read ({error!r}); fix or remove it."
             ) from error
 
     def __repr__(self) -> str:
@@ -94,20 +94,20 @@ class ImageSequence(Sequence[Image.Image]):
 
 
 def read_images(X: Any) -> ImageSequence:
-    """Any collection of images as a lazy sequence of RGB images.
+    """Read any collection of images as a lazy sequence of RGB images.
 
-    Paths are checked to exist and values in memory to be pictures before anything is computed;
-    files are decoded when their image is asked for.
+    Images in memory and the existence of files are checked at once. Files are decoded only when
+    their image is requested.
 
     Parameters
     ----------
     X : sequence of length N
         One of
 
-        - a list, tuple or object array of PIL images, paths, arrays and tensors, also mixed;
+        - a list, tuple or object array of PIL images, paths, arrays and tensors, mixed or not;
         - a uint8, uint16 or bool array or tensor, or a float one in [0, 1], of shape [N, H, W, C],
-          [N, C, H, W] or [N, H, W] with C = 1, 3 or 4. Where both axes could be the channels,
-          arrays have them last and tensors first;
+          [N, C, H, W] or [N, H, W] with C = 1, 3 or 4. If the shape is ambiguous, arrays are read
+          as channels-last and tensors as channels-first;
         - a string array of paths, a Series, or a DataFrame with one column;
         - any other sequence of images, such as the image column of a Hugging Face data set,
           read lazily;
@@ -120,12 +120,13 @@ def read_images(X: Any) -> ImageSequence:
 
     Raises
     ------
-    TypeError
-        If X is one image or path, a torch Dataset or no sequence, or an element is no image.
-    ValueError
-        If there are no images, or one has zero size, NaN, floats outside [0, 1] or a shape or
-        dtype that is none of the above. Reading an image from a file that is none raises it too.
-    FileNotFoundError
+    InputTypeError
+        If X is a single image or path, a torch Dataset or not a sequence, or if an element is not
+        an image.
+    InputValueError
+        If there are no images, or an image has zero size, NaN, floats outside [0, 1], or an
+        unsupported shape or dtype. A file that is not an image raises it when it is decoded.
+    MissingFileError
         If a path does not exist.
 
     Examples
@@ -134,15 +135,15 @@ def read_images(X: Any) -> ImageSequence:
     >>> read_images(np.ones((2, 3, 4, 4)))[1].getpixel((0, 0))
     (255, 255, 255)
     """
-    if hasattr(X, "column_names"):  # of Hugging Face
+    if hasattr(X, "column_names"):  # a Hugging Face data set
         raise InputTypeError(
-            f"X is a whole data set, with columns {X.column_names}; pass the one with the images, "
+            f"X is a whole data set, with columns {X.column_names}; pass the image column only, "
             'such as dataset["image"].'
         )
     if isinstance(X, Dataset):
         raise InputTypeError(
-            f"X is a torch Dataset ({type(X).__name__}), whose items hold labels that "
-            "cross-validation would leak into X; pass as_images(dataset) as X and the labels as y."
+            f"X is a torch Dataset ({type(X).__name__}), whose items may hold labels; pass "
+            "as_images(dataset) as X and the labels as y."
         )
     images = X if isinstance(X, ImageSequence) else ImageSequence(_as_source(X))
     if not len(images):
@@ -151,14 +152,14 @@ def read_images(X: Any) -> ImageSequence:
 
 
 def as_images(dataset: Any) -> ImageSequence:
-    """The images of a torch Dataset, without its labels, as a lazy sequence.
+    """View the images of a torch Dataset, without its labels, as a lazy sequence.
 
     Parameters
     ----------
     dataset : torch.utils.data.Dataset or sequence
-        Its items are images, or tuples or lists whose first element is the image. It is read one
-        item at a time, when the image is asked for. The image column of a Hugging Face data set
-        is taken as it is wherever X is; as a lazy view, cross-validation splits it without
+        Its items are images, or tuples or lists whose first element is the image. Each item is
+        read when its image is requested. The image column of a Hugging Face data set can be
+        passed as X directly; wrapped in ``as_images``, cross-validation splits it without
         decoding whole folds.
 
     Returns
@@ -168,10 +169,10 @@ def as_images(dataset: Any) -> ImageSequence:
 
     Raises
     ------
-    TypeError
+    InputTypeError
         If the data set has no length.
-    ValueError
-        If it is empty.
+    InputValueError
+        If the data set is empty.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def as_images(dataset: Any) -> ImageSequence:
 
 
 class _FirstElements:
-    """The first element of each item of a data set."""
+    """View of the first element of each item of a data set."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -200,7 +201,7 @@ class _FirstElements:
 
 
 def _as_source(X: Any) -> Any:
-    """What X is indexed as, its values checked as far as they are in memory."""
+    """Return X as an indexable source of images; values in memory are checked."""
     if isinstance(X, str | os.PathLike | Image.Image):
         raise InputTypeError(f"X is a single {type(X).__name__}; wrap it in a list: [image].")
     if hasattr(X, "iloc"):  # a pandas Series or DataFrame
@@ -209,7 +210,7 @@ def _as_source(X: Any) -> Any:
         if X.ndim != 1 and X.shape[1:] != (1,):
             raise InputValueError(_shape_message(X))
         X = X.reshape(len(X)).tolist()
-    if hasattr(X, "toarray"):  # of SciPy
+    if hasattr(X, "toarray"):  # a SciPy sparse matrix
         raise InputTypeError(f"X is sparse ({type(X).__name__}); pass X.toarray().")
     if isinstance(X, list | tuple):
         for index, item in enumerate(X):
@@ -230,7 +231,7 @@ def _only_column(table: Any) -> list[Any]:
     if table.shape[1] != 1:
         names = ", ".join(map(repr, table.columns))
         raise InputValueError(
-            f"X has {table.shape[1]} columns ({names}); pass the one with the images."
+            f"X has {table.shape[1]} columns ({names}); pass the image column only."
         )
     return list(table.iloc[:, 0])
 
@@ -243,7 +244,7 @@ def _shape_message(X: Any) -> str:
 
 
 def _check_stack(X: NDArray | Tensor) -> None:
-    """Refuse an array that is no stack of pictures, or holds values that are none."""
+    """Raise if an array is not a stack of images or holds invalid values."""
     if X.ndim and not len(X):
         return
     if X.ndim not in (3, 4):
@@ -251,8 +252,8 @@ def _check_stack(X: NDArray | Tensor) -> None:
     is_chw = isinstance(X, Tensor) and X.shape[0] in (3, 4)
     if X.ndim == 3 and (X.shape[-1] in CHANNELS or is_chw):
         raise InputValueError(
-            f"X has shape {tuple(X.shape)}, which is one picture; wrap it in a list: [image]. "
-            "Grey pictures can be given as [N, 1, H, W]."
+            f"X has shape {tuple(X.shape)}, which is one image; wrap it in a list: [image]. "
+            "Give grey images as [N, 1, H, W]."
         )
     array = channels_last(X[0], 0)
     if array.dtype.kind == "f" and not is_unit_range(*bounds(X)):

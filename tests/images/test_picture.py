@@ -139,7 +139,7 @@ def test_a_single_path_or_picture_is_refused_with_the_way_out(X):
     ],
 )
 def test_a_single_array_is_refused_with_the_way_out(X):
-    with pytest.raises(ValueError, match=r"one picture; wrap it in a list: \[image\]"):
+    with pytest.raises(ValueError, match=r"one image; wrap it in a list: \[image\]"):
         read_images(X)
 
 
@@ -161,7 +161,7 @@ def test_arrays_of_other_shapes_are_refused_with_the_shapes_taken(X):
 
 
 def test_a_table_of_several_columns_is_refused():
-    with pytest.raises(ValueError, match=r"2 columns \('path', 'y'\).*one"):
+    with pytest.raises(ValueError, match=r"2 columns \('path', 'y'\).*image column"):
         read_images(pd.DataFrame({"path": ["a"], "y": [1]}))
 
 
