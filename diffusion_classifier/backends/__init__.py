@@ -1,4 +1,4 @@
-"""Noise predictors: what turns images and prompts into noise-prediction errors."""
+"""Noise predictors: diffusion models behind one interface."""
 
 from .base import Backend, Conditioning
 from .embedded import load_embedded

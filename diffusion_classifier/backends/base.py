@@ -1,8 +1,8 @@
-"""What every noise predictor offers: one small interface for any diffusion model.
+"""The interface of every noise predictor: one small class for any diffusion model.
 
-A backend turns images into latents, prompts into conditions, and a noised latent, a timestep
-and a condition into the network's output. Everything else (draws, batching, pruning, losses)
-is done for it.
+A backend encodes images as latents and prompts as conditions, and runs the network on noised
+latents, timesteps and conditions. The rest of the package takes care of draws, batching, pruning
+and losses.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..utils.display import DocumentedMixin
 
 
 class Conditioning:
-    """Encoded prompts: named tensors whose first axis is the prompt.
+    """Encoded prompts: named tensors with one row per prompt.
 
     Parameters
     ----------
     **tensors : Tensor of shape (P, ...)
-        What the network takes beside the latent and the timestep.
+        Inputs of the network besides the latent and the timestep.
 
     Raises
     ------
-    ValueError
+    InputValueError
         If there are no tensors or their first axes differ in length.
 
     Examples
@@ -45,20 +45,23 @@ class Conditioning:
     def __init__(self, **tensors: Tensor) -> None:
         lengths = {name: len(tensor) for name, tensor in tensors.items()}
         if len(set(lengths.values())) != 1:
-            raise InputValueError(f"condition tensors must share a first axis, not {lengths}.")
+            raise InputValueError(
+                "condition tensors must share a first axis (one row per prompt), but have lengths "
+                f"{lengths}."
+            )
         self.tensors = tensors
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, index: Any) -> Any:
-        """A tensor by name, or a Conditioning of the rows that an index tensor or slice picks."""
+        """Return the tensor of a name, or the rows of an index tensor or slice."""
         if isinstance(index, str):
             return self.tensors[index]
         return Conditioning(**{name: tensor[index] for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Conditioning:
-        """The same conditions on another device."""
+        """Return the same conditions on another device."""
         return Conditioning(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def __repr__(self) -> str:
@@ -67,7 +70,7 @@ class Conditioning:
 
     @staticmethod
     def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
-        """Prompts of several Conditionings, one after the other."""
+        """Join the prompts of several Conditionings in order."""
         names = parts[0].tensors
         return Conditioning(**{name: torch.cat([part[name] for part in parts]) for name in names})
 
@@ -78,35 +81,35 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     Attributes
     ----------
     schedule : NoiseSchedule
-        ``alpha`` and ``sigma`` of the forward process the network was trained on.
+        ``alpha`` and ``sigma`` of the forward process in training.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
         What the network outputs; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}
-        How X is read: as pictures, or as a numeric array whose rows are the latents' source.
+        How X is read: as pictures, or as numeric rows (a table).
     text_conditional : bool
-        Whether prompts mean something to the network (they are text, not class indices).
+        Whether the network reads prompts as text rather than class indices.
     learned_variance : bool
-        Whether the network also predicts the variance of a reverse step, which
-        ``forward_with_variance`` then returns.
+        Whether the network also predicts the variance of each reverse step;
+        ``forward_with_variance`` returns it.
     unconditional_prompt : str or None
-        The prompt that stands for no condition at all; None if there is none.
+        The prompt for unconditional prediction; None if the network has none.
     default_template : str
-        Prompt of a label when the user gives none.
+        Template of the prompts when the user gives none.
     default_proposal : Tensor of shape (T,) or None
-        Where over t the model tells classes apart, if that is known: times the weights w(t), what
-        :class:`~diffusion_classifier.samplers.ImportanceSampler` proposes when the user names
-        no sampler. None: uniform timesteps.
+        How informative each timestep is, if known. Multiplied by the weights w(t), it is the
+        default proposal of :class:`~diffusion_classifier.samplers.ImportanceSampler`, which is
+        then the default sampler. None: timesteps are drawn uniformly.
     known_words : frozenset of str or None
-        Words that the text encoder was trained on; None if it reads any.
+        The text encoder's vocabulary; None if it is not restricted.
     image_size : tuple of (int, int) or None
-        Height and width that the model expects; None where images come as they are.
+        Height and width that the model expects, in pixels; None leaves images as they are.
     image_shape : tuple of int or None
-        Shape of the pictures whose flattened rows X holds, (height, width) or (height, width,
+        Shape of the images whose flattened rows X holds, (height, width) or (height, width,
         channels) or (channels, height, width); None refuses flattened rows.
     device : torch.device
-        Where ``forward`` runs.
+        Device on which ``forward`` runs.
     dtype : torch.dtype
-        What ``forward`` computes in.
+        Dtype in which ``forward`` computes.
     """
 
     schedule: NoiseSchedule
@@ -125,21 +128,21 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
 
     @property
     def class_by_position(self) -> bool:
-        """Whether classes are known by their position among those of ``fit``, not by prompts."""
+        """Whether a condition is the position of a class in ``classes_`` rather than a prompt."""
         return not self.text_conditional
 
     def fit(self, X: Any, y: Any) -> Backend:
-        """Learn from labelled images; most backends are trained already and do nothing."""
+        """Learn from labelled data. Pretrained backends do nothing."""
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Which model this is, for whoever saves something learned with it.
+        """Identify the model, to be saved along with anything learned from it.
 
         Returns
         -------
         dict
-            ``name``, ``revision``: where it comes from (None if it was made in memory);
-            ``backend``: its class; ``config_sha256``: a hash of what is known of its configuration.
+            ``name`` and ``revision`` (None for a model made in memory), ``backend`` (name of the
+            class) and ``config_sha256`` (hash of the configuration and noise schedule).
         """
         config = (self.prediction_type, self.input_kind, self.image_size, self.default_template)
         digest = hashlib.sha256(repr(config).encode())
@@ -153,34 +156,41 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         }
 
     def saved_origin(self) -> dict[str, Any] | None:
-        """How a saved classifier finds the network again; None if it was made in memory.
+        """Describe where a saved classifier can load the network again.
 
         Returns
         -------
         dict or None
-            What :func:`~diffusion_classifier.backends.resolve.rebuild_backend` takes.
+            Argument of :func:`~diffusion_classifier.backends.resolve.rebuild_backend`; None if
+            the network was made in memory.
         """
         return None
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents, float32 on ``device``, of images [B, 3, H, W] in [-1, 1] (or rows [B, F])."""
+        """Encode images [B, 3, H, W] in [-1, 1], or rows [B, F], as float32 latents [B, ...].
+
+        Latents are on ``device``.
+        """
 
     @abstractmethod
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """One condition per prompt; ``labels[p]`` is the class that ``prompts[p]`` describes."""
+        """Encode P prompts as P conditions; ``prompts[p]`` describes the class ``labels[p]``."""
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The network's own output for noised latents [R, ...], timesteps [R], R conditions."""
+        """Run the network on noised latents [R, ...], timesteps [R] and R conditions.
+
+        The output has the shape of ``z`` and the meaning of ``prediction_type``.
+        """
 
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """``forward`` and, in the same shape, v in [-1, 1] of the variance that is learned.
+        """Return the output of ``forward`` and the learned variance v, both in the shape of ``z``.
 
-        -1 is the variance of the true posterior, 1 is beta_t; between them, logarithms are
-        interpolated.
+        v in [-1, 1] interpolates the logarithm of the reverse-step variance between the variance
+        of the true posterior (v = -1) and ``beta_t`` (v = 1).
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""The model inside the package: a small Stable Diffusion of coloured, handwritten digits.
+"""The embedded model: a small Stable Diffusion of coloured handwritten digits.
 
-It is an ordinary ``StableDiffusionPipeline`` folder and takes the code path of any other; see
-:mod:`diffusion_classifier.datasets` for the scenes it was trained on.
+It is an ordinary ``StableDiffusionPipeline`` folder and uses the same code as any other pipeline.
+:mod:`diffusion_classifier.datasets` makes the scenes that it was trained on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .pipeline import DiffusersBackend
 
 
 def proposal_path() -> Path:
-    """File of the timesteps that its sampler proposes; see ``examples/embedded_proposal.py``."""
+    """Path of the model's timestep proposal, which ``examples/embedded_proposal.py`` computes."""
     return DATA / "scenes_proposal.safetensors"
 
 
@@ -29,20 +29,20 @@ def load_embedded(
     *,
     image_shape: tuple[int, ...] | None = None,
 ) -> DiffusersBackend:
-    """The embedded model as a backend, loaded once per process.
+    """Load the embedded model as a backend, once per process.
 
     Parameters
     ----------
     device : torch.device or str, default="cpu"
     dtype : torch.dtype, default=torch.float32
     image_shape : tuple of int or None, default=None
-        Shape of the pictures whose flattened rows X holds, such as (32, 32, 3).
+        Shape of the images whose flattened rows X holds, such as (32, 32, 3).
 
     Returns
     -------
     DiffusersBackend
-        With the template of its training captions, ``"a {}"``, and the timesteps at which it
-        tells classes apart as ``default_proposal``.
+        Its ``default_template`` is that of the training captions, ``"a {}"``; its
+        ``default_proposal`` favours the timesteps at which the model tells classes apart.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Any callable as a noise predictor: the shortest way from one's own network to a classifier.
+"""Noise predictor made from a callable: the shortest way from your own network to a classifier.
 
-The callable gets the noised latents ``z [R, ...]``, the timesteps ``t [R]`` and the class of each
-row ``class_index [R]``, and returns what the network predicts, in the shape of ``z``. Classes are
-numbered in sorted order, as in the estimator's ``classes_``.
+The callable receives noised latents ``z [R, ...]``, timesteps ``t [R]`` and the class of each row,
+``class_index [R]``. It returns the network's prediction in the shape of ``z``. Classes are numbered
+in sorted order, as in the estimator's ``classes_``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ INPUT_KINDS = ("image", "array")
 
 
 def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
-    """Positions of labels among the sorted classes.
+    """Look up the positions of labels in the sorted classes.
 
     Parameters
     ----------
     classes : ndarray of shape (K,)
-        Sorted, without duplicates.
+        Sorted and without duplicates.
     labels : sequence of length P
 
     Returns
@@ -38,7 +38,7 @@ def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
 
     Raises
     ------
-    ValueError
+    InputValueError
         If a label is not one of the classes.
 
     Examples
@@ -52,46 +52,48 @@ def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
         if label not in position:
             raise InputValueError(
                 f"labels[{p}]={label!r} is not one of the {len(position)} classes given to fit, "
-                f"{', '.join(map(repr, list(position)[:10]))}; fit again with it among them."
+                f"{', '.join(map(repr, list(position)[:10]))}; call fit again with all labels."
             )
     return torch.tensor([position[label] for label in labels], dtype=torch.int64)
 
 
 class FunctionBackend(Backend):
-    """A noise predictor made of any callable, such as one's own PyTorch network.
+    """Noise predictor made from a callable, such as your own PyTorch network.
 
     Parameters
     ----------
     function : callable
         ``function(z, t, class_index)`` with noised latents [R, ...], integer timesteps [R] and
-        class positions [R] (int64, in sorted order of the labels); returns a tensor in the shape
-        of ``z``. A ``torch.nn.Module`` is run where its parameters are and in their dtype, in
-        whichever of its modes (``eval()``, ``train()``) it is in; clones share it.
+        class positions [R] (int64, in sorted order of the labels). It returns a tensor in the
+        shape of ``z``. A ``torch.nn.Module`` runs on the device and in the dtype of its
+        parameters; its mode (``eval()`` or ``train()``) is left as it is. Clones share it.
     schedule : NoiseSchedule or Tensor of shape (T,)
-        The noise schedule the network was trained on; a tensor holds ``alphas_cumprod``
-        (``alpha_t^2`` of a variance-preserving schedule).
+        Noise schedule of training. A tensor holds ``alphas_cumprod`` (``alpha_t^2`` of a
+        variance-preserving schedule).
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
         What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}, default="image"
-        How X is read: as pictures [B, 3, H, W] in [-1, 1], or as numeric rows [B, F].
+        How X is read: as images [B, 3, H, W] in [-1, 1], or as numeric rows [B, F].
     image_size : tuple of (int, int) or None, default=None
-        Height and width that the network expects, in pixels; None takes images as they are.
+        Height and width that the network expects, in pixels; None leaves images as they are.
     image_shape : tuple of int or None, default=None
-        Shape of the pictures whose flattened rows X holds, such as (28, 28); None refuses rows.
+        Shape of the images whose flattened rows X holds, such as (28, 28); None refuses rows.
     default_template : str, default="{}"
-        Prompt of a label when the user gives none; the callable never sees prompts.
+        Template of the prompts when the user gives none. The callable never sees prompts.
     encode : callable or None, default=None
-        ``encode(images)`` returns the latents [B, ...] of a batch. None: the images themselves.
+        ``encode(images)`` returns the latents [B, ...] of a batch. None: latents are the images.
     learned_variance : bool, default=False
         Whether the callable returns twice the channels of ``z``: its prediction, then the
-        variance of a reverse step, as in DiT and guided diffusion; for ``loss="vlb"``.
+        reverse-step variance that ``loss="vlb"`` uses, as in DiT and guided diffusion.
 
     Raises
     ------
-    TypeError
-        If ``function`` or ``encode`` is not callable, or ``schedule`` is neither of the two.
-    ValueError
-        If ``prediction_type``, ``input_kind`` or ``image_size`` is not a known value.
+    InputTypeError
+        If ``function`` or ``encode`` is not callable, or ``schedule`` is neither a NoiseSchedule
+        nor a 1-D tensor.
+    InputValueError
+        If ``prediction_type``, ``input_kind`` or ``image_size`` is not a known value, or
+        ``schedule`` holds values that are not valid noise levels.
 
     Examples
     --------
@@ -136,7 +138,9 @@ class FunctionBackend(Backend):
         if image_size is not None and (
             np.shape(image_size) != (2,) or any(int(n) != n or n < 1 for n in image_size)
         ):
-            raise InputValueError(f"image_size={image_size!r} must be (height, width) in pixels.")
+            raise InputValueError(
+                f"image_size={image_size!r} must be (height, width), two positive integers."
+            )
         self.function = function
         self.schedule = as_schedule(schedule)
         self.prediction_type = prediction_type
@@ -152,20 +156,20 @@ class FunctionBackend(Backend):
                 self.device, self.dtype = parameter.device, parameter.dtype
 
     def __sklearn_clone__(self) -> FunctionBackend:
-        """An unfitted backend with the same callables: weights are shared, not copied."""
+        """Return an unfitted backend that shares the callables and their weights."""
         return FunctionBackend(**self.get_params(deep=False))
 
     def fit(self, X: Any, y: Any) -> FunctionBackend:
-        """Remember the classes of y, so that positions hold when fewer labels are encoded."""
+        """Store the classes of y, so that later calls may encode a subset of them."""
         self.classes_ = np.unique(y)
         return self
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents [B, ...] on ``device``: ``encode(images)``, or the images themselves.
+        """Return latents [B, ...]: ``encode(images)``, or the images themselves, on ``device``.
 
         Raises
         ------
-        ValueError
+        OutputShapeError
             If ``encode`` does not return a tensor with one row per image.
         """
         images = images.to(self.device, torch.promote_types(self.dtype, torch.float32))
@@ -180,19 +184,25 @@ class FunctionBackend(Backend):
         return latents
 
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """``class_index`` [P]: positions among the classes of ``fit``, else among ``labels``."""
+        """Return ``class_index`` [P]: positions in ``classes_``, or in ``labels`` before ``fit``.
+
+        Raises
+        ------
+        InputValueError
+            If a label is not one of ``classes_``.
+        """
         classes = getattr(self, "classes_", None)
         positions = class_positions(np.unique(labels) if classes is None else classes, labels)
         return Conditioning(class_index=positions.to(self.device))
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The callable's output for R rows, without a learned variance.
+        """Return the callable's prediction for R rows, without a learned variance.
 
         Raises
         ------
-        ValueError
-            If the output is not a tensor in the shape of ``z`` (of twice its channels, with a
-            learned variance).
+        OutputShapeError
+            If the callable does not return a tensor in the shape of ``z``, or with twice its
+            channels if ``learned_variance``.
         """
         if self.learned_variance:
             return self.forward_with_variance(z, t, condition)[0]
@@ -201,34 +211,42 @@ class FunctionBackend(Backend):
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """The two halves of the callable's output, if it has a learned variance."""
+        """Split the callable's output into prediction and learned variance.
+
+        Raises
+        ------
+        NotImplementedError
+            If ``learned_variance`` is False.
+        OutputShapeError
+            If the callable does not return a tensor with twice the channels of ``z``.
+        """
         if not self.learned_variance:
             return super().forward_with_variance(z, t, condition)
         output, variance = self._call(z, t, condition).chunk(2, 1)
         return output, variance
 
     def _call(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """All that the callable returns, once its shape is known to be right."""
+        """Call the function and check the shape of its output."""
         output = self.function(z, t, condition["class_index"])
-        shape, that = tuple(z.shape), "that of z"
+        shape, why = tuple(z.shape), "as z"
         if self.learned_variance:
-            shape, that = (shape[0], 2 * shape[1], *shape[2:]), "z's with twice the channels"
+            shape, why = (shape[0], 2 * shape[1], *shape[2:]), "twice the channels of z"
         if not isinstance(output, Tensor) or output.shape != shape:
             raise OutputShapeError(
-                f"function returned {describe(output)}; expected a tensor of shape {shape}, {that}."
+                f"function returned {describe(output)}; expected a tensor of shape {shape}, {why}."
             )
         return output
 
 
 def describe(value: Any) -> str:
-    """A tensor's shape or a value's type, for error messages."""
+    """Describe a tensor by its shape and any other value by its type, for error messages."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"{type(value).__name__}"
 
 
 def as_schedule(schedule: NoiseSchedule | Tensor) -> NoiseSchedule:
-    """A NoiseSchedule as it is, or the one whose ``alphas_cumprod`` a 1-D tensor holds."""
+    """Return a NoiseSchedule unchanged, or make one from a 1-D tensor of ``alphas_cumprod``."""
     if isinstance(schedule, NoiseSchedule):
         return schedule
     if not isinstance(schedule, Tensor) or schedule.ndim != 1:

@@ -1,1 +1,1 @@
-from .families.mmdit import *  # noqa: F403  where this module was before
+from .families.mmdit import *  # noqa: F403  old import path

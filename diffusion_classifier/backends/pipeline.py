@@ -1,7 +1,7 @@
-"""Any diffusers pipeline as a noise predictor.
+"""Diffusers pipelines as noise predictors.
 
-One class serves them all; what differs between Stable Diffusion, Flux, DiT, ... is in their
-:class:`~diffusion_classifier.backends.families.Family`.
+One class serves all pipelines. Whatever differs between Stable Diffusion, Flux, DiT, ... is in
+their :class:`~diffusion_classifier.backends.families.Family`.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from .loading.identity import hash_configs
 from .loading.load import load_pipeline
 from .loading.origin import Origin, resolve_name
 
-PROMPTS_PER_BATCH = 64  # through the text encoder at once
+PROMPTS_PER_BATCH = 64  # of the text encoders
 
 
 class DiffusersBackend(Backend):
-    """A diffusers pipeline as a noise predictor.
+    """Noise predictor made from a diffusers pipeline.
 
-    The pipeline is used as it is, never moved or cast: LoRA weights, device, dtype, quantised
-    components, attention backends and offload that you set with diffusers' own calls are
-    honoured. Its scheduler is read once, when the backend is made; only how noise was added in
-    training matters, not the scheduler's class.
+    The pipeline is used as it is and never moved or cast, so LoRA weights, device, dtype,
+    quantised components, attention backends and offload that you set with diffusers take effect.
+    Its scheduler is read once, when the backend is made, and only for the way noise was added in
+    training; the scheduler's class does not matter.
 
-    Copies and clones share the weights. Pickles of a backend made by :meth:`from_pretrained`
-    hold the folder or Hub id instead, and load again on first use, once per process.
+    Copies and clones share the weights. A pickle of a backend made by :meth:`from_pretrained`
+    holds the folder or Hub id; the weights are loaded again on first use, once per process.
 
     Parameters
     ----------
     pipeline : diffusers.DiffusionPipeline
-        Of a known family; the error for any other lists them.
+        Pipeline of a known family. The error for any other pipeline lists the known ones.
     image_shape : tuple of int or None, default=None
-        Shape of the pictures whose flattened rows X holds, such as (32, 32, 3); None refuses rows.
+        Shape of the images whose flattened rows X holds, such as (32, 32, 3); None refuses rows.
     free_text_encoder : bool, default=False
-        Whether to drop the text encoders once prompts are encoded, so that the denoiser has the
-        memory to itself. A pipeline made in memory loses them for good (its ``text_encoder``
-        becomes None); :meth:`from_pretrained` loads them whenever prompts are to be encoded.
+        Whether to drop the text encoders after encoding prompts, which leaves their memory to the
+        denoiser. :meth:`from_pretrained` loads them again when needed; a pipeline made in memory
+        loses them permanently (its ``text_encoder`` becomes None).
 
     Attributes
     ----------
@@ -61,14 +61,14 @@ class DiffusersBackend(Backend):
 
     Raises
     ------
-    TypeError
-        If it is a name and not a pipeline.
-    ValueError
-        If the pipeline is of no known family, lacks a component, or needs more than the prompt.
+    InputTypeError
+        If ``pipeline`` is the name of a folder or Hub id.
+    InputValueError
+        If the pipeline is of no known family, lacks a component, or needs more than a prompt.
 
     Examples
     --------
-    A model on the Hub with a LoRA, its networks left on the CPU until they are needed::
+    Load a model and a LoRA from the Hub and keep its networks on the CPU until they are needed::
 
         pipeline = StableDiffusionPipeline.from_pretrained("owner/model", dtype=torch.float16)
         pipeline.load_lora_weights("owner/lora")
@@ -83,7 +83,7 @@ from_pretrained('owner/model').
     """
 
     _pipeline: Any
-    _pickled_config: str  # of a backend out of a pickle
+    _pickled_config: str  # hash of the configuration; only set in unpickled backends
 
     def __init__(
         self,
@@ -114,34 +114,33 @@ from_pretrained('owner/model').
     ) -> DiffusersBackend:
         """Load a pipeline with diffusers and wrap it.
 
-        Weights must be safetensors; the safety checker and other components that classification
-        does not use are not loaded.
+        Weights must be safetensors. Components that classification does not use, such as the
+        safety checker, are not loaded.
 
         Parameters
         ----------
         path_or_id : str or path-like
-            A folder that holds ``model_index.json``, or a Hub id.
+            Folder that holds ``model_index.json``, or a Hub id.
         revision : str, optional
             Branch, tag or commit on the Hub.
         variant : str, optional
-            Such as ``"fp16"``: which of several sets of weight files.
+            Suffix of the weight files to load, such as ``"fp16"``.
         token : str or bool, optional
-            For gated or private models; left out of pickles.
+            Hub token for gated or private models. Pickles do not contain it.
         subfolder : str, optional
-            Where in the folder or repository the pipeline is.
+            Subfolder of the folder or repository that holds the pipeline.
         dtype : torch.dtype or dict, optional
-            What networks compute in, or ``{component: dtype}``. By default float32.
+            Dtype in which networks compute, or ``{component: dtype}``. By default float32.
         device : torch.device or str, optional
-            Where to put the pipeline. By default it stays where diffusers loads it.
+            Device of the pipeline. By default it stays where diffusers loads it.
         image_shape : tuple of int or None, default=None
-            Shape of the pictures whose flattened rows X holds.
+            Shape of the images whose flattened rows X holds; None refuses rows.
         offload : {"model", "sequential"}, optional
-            Keep networks in main memory and bring each to ``device`` (by default the GPU), whole
-            or layer by layer, while it computes; as diffusers' ``enable_model_cpu_offload`` and
-            ``enable_sequential_cpu_offload`` do.
+            Keep networks in main memory and move them to ``device`` (by default the GPU) only
+            while they compute, one network ("model") or layer ("sequential") at a time; see
+            diffusers' ``enable_model_cpu_offload`` and ``enable_sequential_cpu_offload``.
         free_text_encoder : bool, default=False
-            Whether to load the text encoders only when prompts are to be encoded, and drop them
-            afterwards.
+            Whether to load the text encoders only to encode prompts and drop them afterwards.
         **options
             Further arguments of diffusers' ``from_pretrained``.
 
@@ -151,8 +150,8 @@ from_pretrained('owner/model').
 
         Raises
         ------
-        OSError, ValueError
-            As :func:`~diffusion_classifier.backends.resolve.load_backend`.
+        MissingFileError, InputFileError, InputValueError
+            As :func:`~diffusion_classifier.backends.resolve.load_backend` raises them.
         """
         backend = cls.from_origin(
             Origin(
@@ -161,7 +160,7 @@ from_pretrained('owner/model').
                 variant=variant,
                 token=token,
                 subfolder=subfolder,
-                # None would leave each component in the dtype that it was saved in
+                # with None, diffusers keeps the dtype in which each component was saved
                 dtype=torch.float32 if dtype is None else dtype,
                 device=None if device is None else str(torch.device(device)),
                 offload=offload,
@@ -181,16 +180,16 @@ from_pretrained('owner/model').
 
     @property
     def pipeline(self) -> Any:
-        """The pipeline; loaded again first if this backend came out of a pickle."""
+        """The pipeline. An unpickled backend loads it on first access."""
         if self._pipeline is None:
-            assert self._origin is not None  # others cannot be pickled
+            assert self._origin is not None  # backends without an origin cannot be pickled
             loaded = cached(self._origin, DiffusersBackend.from_origin)
             if loaded._config_sha256() != self._pickled_config:
                 raise InputValueError(
-                    f"{self._origin.name} is not the model that this was pickled with: its "
-                    "configuration has changed, or an adapter (LoRA) was loaded into that one, "
-                    "which pickles leave out: fuse it and save the pipeline. Give the same model, "
-                    "or fit again."
+                    f"{self._origin.name} is not the model that this was pickled with: either its "
+                    "configuration has changed since, so restore the same model or fit again; or "
+                    "an adapter (LoRA) was loaded, which pickles leave out, so fuse it and save "
+                    "the pipeline."
                 )
             self._pipeline = loaded.pipeline
         return self._pipeline
@@ -203,9 +202,9 @@ from_pretrained('owner/model').
             )
         names = [cls.__name__ for cls in type(pipeline).__mro__]
         family = find_family(names, f"this is a {names[0]}")
-        spare = {*family.optional, *(family.text_encoders if self.free_text_encoder else ())}
+        may_lack = {*family.optional, *(family.text_encoders if self.free_text_encoder else ())}
         for name in family.components:
-            if getattr(pipeline, name, None) is None and name not in spare:
+            if getattr(pipeline, name, None) is None and name not in may_lack:
                 raise InputValueError(
                     f"the pipeline has no {name}; set pipeline.{name} and try again."
                 )
@@ -218,7 +217,7 @@ from_pretrained('owner/model').
         self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
-        self._as_read = {"scheduler": dict(pipeline.scheduler.config)}  # it may be exchanged
+        self._as_read = {"scheduler": dict(pipeline.scheduler.config)}  # users may replace it
         self._family = family
         self._pipeline = pipeline
         self._pipeline_class = names[0]
@@ -226,45 +225,45 @@ from_pretrained('owner/model').
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        """Where the denoiser runs, also while it is offloaded to another device."""
+        """Device on which the denoiser runs, even while it is offloaded."""
         return self.pipeline._execution_device
 
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """What the denoiser computes in."""
+        """Dtype in which the denoiser computes."""
         return getattr(self.pipeline, self._family.denoiser).dtype
 
-    class_by_position = False  # a prompt is text, or the name or index of a class
+    class_by_position = False  # a prompt says which class: as text, name or index
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents of images.
+        """Encode images as latents.
 
         Parameters
         ----------
         images : Tensor of shape (B, 3, H, W)
-            In [-1, 1]; sides divisible by the autoencoder's downsampling factor.
+            In [-1, 1]; sides divisible by the autoencoder's downsampling times the patch size.
 
         Returns
         -------
         Tensor of shape (B, C, h, w), dtype float32
-            On ``device``; the mode of the posterior, so that nothing is random.
+            The mode of the autoencoder's posterior, so no randomness, on ``device``.
 
         Raises
         ------
-        ValueError
+        InputValueError
             If a side is not divisible.
         """
         return self._family.encode_images(self.pipeline, images)
 
     @torch.no_grad()
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """Encode prompts with the pipeline's own text encoders, or look up the classes they name.
+        """Encode prompts with the text encoders, or look up the classes that they name.
 
         Parameters
         ----------
         labels : sequence of length P
-            Not used: the prompts say it all.
+            Ignored; the prompts alone determine the conditions.
         prompts : sequence of str of length P
 
         Returns
@@ -273,14 +272,14 @@ from_pretrained('owner/model').
 
         Raises
         ------
-        ValueError
-            If a class-conditional model knows no class of that name or index, or the text
-            encoders were freed and cannot be loaded again.
+        InputValueError
+            If a class-conditional model has no class of that name or index, or the text encoders
+            were freed and cannot be loaded again.
 
         Warns
         -----
         UserWarning
-            Of prompts longer than the text encoder takes, or with words it does not know.
+            If a prompt is too long for the text encoder or has words outside ``known_words``.
         """
         prompts = list(prompts)
         if self.known_words is not None:
@@ -294,14 +293,14 @@ from_pretrained('owner/model').
 
     @contextmanager
     def _text_encoders(self) -> Iterator[Any]:
-        """The pipeline with its text encoders: loaded if they are not, freed after if asked to."""
+        """Yield the pipeline with its text encoders, loading and freeing them if needed."""
         pipeline, family = self.pipeline, self._family
         freed = [name for name in family.text_encoders if getattr(pipeline, name) is None]
         if set(freed) - set(family.optional):
             if self._origin is None:
                 raise InputValueError(
-                    f"the pipeline has no {freed[0]} to encode prompts with: with "
-                    "free_text_encoder=True it was dropped after an earlier fit; set "
+                    f"the pipeline has no {freed[0]} to encode prompts with, because "
+                    "free_text_encoder=True dropped it after an earlier fit; set "
                     f"pipeline.{freed[0]} again, or use DiffusersBackend.from_pretrained(folder, "
                     "free_text_encoder=True), which loads it whenever it is needed."
                 )
@@ -319,22 +318,23 @@ from_pretrained('owner/model').
                     setattr(pipeline, name, None)
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The denoiser's output for noised latents [R, C, h, w], timesteps [R], R conditions."""
+        """Run the denoiser on noised latents [R, C, h, w], timesteps [R] and R conditions."""
         return self._family.forward(self.pipeline, z, t, condition)[:, : z.shape[1]]
 
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
     ) -> tuple[Tensor, Tensor]:
-        """The denoiser's output and learned variance, both [R, C, h, w], if it has one."""
+        """Return the denoiser's output and its learned variance, both [R, C, h, w]."""
         if not self.learned_variance:
             return super().forward_with_variance(z, t, condition)
         output, variance = self._family.forward(self.pipeline, z, t, condition).chunk(2, 1)
         return output, variance
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; scikit-learn prints those of ``deep=False``, with a short pipeline.
+        """Return the constructor parameters by name.
 
-        Asking loads nothing: until a backend out of a pickle has loaded its pipeline, it is None.
+        With ``deep=False``, as scikit-learn prints them, the pipeline is replaced by a short
+        text. In an unpickled backend the pipeline is None until it is loaded by another call.
         """
         pipeline = self._pipeline if deep else PlainText(f"{self._pipeline_class} {self._where()}")
         return {
@@ -351,10 +351,10 @@ from_pretrained('owner/model').
         return repr(self._origin.name) if self._origin else "in memory"
 
     def identity(self) -> dict[str, str | None]:
-        """Which model this is: where it is from, and a hash of its components' configurations.
+        """Identify the model by its origin and a hash of its components' configurations.
 
-        Text encoders do not count, as they may be freed, and weights are not read; adapters
-        (LoRA) that are not fused count by name.
+        The hash covers neither weights nor text encoders (which may have been freed). It covers
+        the names of adapters (LoRA) that are loaded but not fused.
         """
         origin = self._origin
         return {
@@ -366,7 +366,7 @@ from_pretrained('owner/model').
         }
 
     def _config_sha256(self) -> str:
-        if self._pipeline is None:  # out of a pickle
+        if self._pipeline is None:  # unpickled and not yet loaded
             return self._pickled_config
         parts = [p for p in self._family.components if p not in self._family.text_encoders]
         return hash_configs({p: getattr(self._pipeline, p) for p in parts} | self._as_read)
@@ -377,7 +377,7 @@ from_pretrained('owner/model').
         return twin
 
     def __deepcopy__(self, memo: dict) -> DiffusersBackend:
-        """Weights are shared: nothing here ever changes them."""
+        """Copy without copying the weights, which no method changes."""
         return copy.copy(self)
 
     def __sklearn_clone__(self) -> DiffusersBackend:
@@ -386,13 +386,13 @@ from_pretrained('owner/model').
     def __getstate__(self) -> dict[str, Any]:
         if self._origin is None:
             raise pickle.PicklingError(
-                f"this {self._pipeline_class} was made in memory, so a pickle could not load it "
-                "again; save it with pipeline.save_pretrained(folder) and use "
+                f"this {self._pipeline_class} was made in memory and cannot be pickled; save it "
+                "with pipeline.save_pretrained(folder) and use "
                 "DiffusersBackend.from_pretrained(folder)."
             )
         origin = self._origin
         if isinstance(origin.token, str):
-            origin = replace(origin, token=None)  # a secret: the reader's own login serves
+            origin = replace(origin, token=None)  # a secret; whoever unpickles uses their login
         config = self._config_sha256()
         return {**self.__dict__, "_pipeline": None, "_origin": origin, "_pickled_config": config}
 

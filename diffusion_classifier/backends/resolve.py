@@ -1,4 +1,4 @@
-"""A backend from what a user gives: None, a folder or Hub id, or a Backend."""
+"""Make a backend from the ``backend`` parameter: None, a folder or Hub id, or a Backend."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from .loading.cache import cached
 from .loading.origin import EMBEDDED, Origin, resolve_name
 from .pipeline import DiffusersBackend
 
-SHIPPED = {EMBEDDED: load_embedded}  # makers of the models in this package, by name
+SHIPPED = {EMBEDDED: load_embedded}  # loaders of the models in this package, by name
 
 
 def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
-    """A noise predictor from None (the embedded model), a path or Hub id, or a Backend.
+    """Make a noise predictor from None (the embedded model), a path or Hub id, or a Backend.
 
-    Named models are loaded once per process; a Backend is cloned, which shares its weights, and
-    keeps its own device and dtype.
+    Named models are loaded once per process. A Backend is cloned; the clone shares its weights,
+    device and dtype, so ``device`` and ``dtype`` have no effect on it.
 
     Raises
     ------
-    TypeError
-        If it is anything else.
+    InputTypeError
+        If ``backend`` is anything else.
+    InputError
+        If a named model cannot be loaded; see :func:`load_backend`.
     """
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
@@ -48,7 +50,7 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
 def load_backend(
     name: str | os.PathLike, device: Any = "cpu", dtype: torch.dtype = torch.float32
 ) -> DiffusersBackend:
-    """The backend for a diffusers folder or Hub id, loaded once per process.
+    """Load a diffusers folder or Hub id as a backend, once per process.
 
     Parameters
     ----------
@@ -56,19 +58,21 @@ def load_backend(
         A folder with a ``model_index.json``, or a Hub id such as ``"owner/model"``.
     device : torch.device or str, default="cpu"
     dtype : torch.dtype, default=torch.float32
-        What the network computes in; errors are float32 in any case.
+        Dtype in which the network computes. Errors are float32 in any case.
 
     Returns
     -------
     DiffusersBackend
-        The same object whenever folder or id, device and dtype are the same, and the folder was
-        not written over; until :func:`~diffusion_classifier.backends.clear_model_cache`.
+        Later calls with the same name, device and dtype return the same object, unless the folder
+        has changed or :func:`~diffusion_classifier.backends.clear_model_cache` was called.
 
     Raises
     ------
-    OSError
-        If the folder does not exist or misses a component, or the Hub id cannot be reached.
-    ValueError
+    MissingFileError
+        If the folder, a component's folder or its weights do not exist.
+    InputFileError
+        If the Hub does not provide the model.
+    InputValueError
         If it is not a diffusers pipeline of a known family, would run its own code, or its
         weights are not safetensors.
 
@@ -85,17 +89,17 @@ holds model_index.json, or a Hub id 'owner/model'.
 
 
 def rebuild_backend(saved: Mapping[str, Any]) -> Backend:
-    """The backend that ``saved_origin`` described.
+    """Load the backend that ``saved_origin`` described.
 
     Parameters
     ----------
     saved : mapping
-        Device and dtype may be given by name.
+        Result of ``saved_origin``; device and dtype may be given by name.
 
     Returns
     -------
     Backend
-        Models that the package ships are rebuilt with all that it knows of them.
+        A model of this package also gets its own template, vocabulary and timestep proposal.
     """
     place = dict(saved)
     name, dtype = place.pop("name"), resolve_dtype(place.pop("dtype"), torch.device("cpu"))
