@@ -1,19 +1,20 @@
-r"""What labelled images teach about a race: how far rivals fall behind the true class, and where.
+r"""Statistics that strategies learn from labelled images.
 
-For an image, a draw j and a rival prompt r of its true class, the *paired difference* is
+For an image, a draw j and a *rival* r (a prompt of another class), the *paired difference* is
 
     d_rj = err_rj - err_(true)j,
 
-both errors on the same noise. Its mean over timesteps is what a race detects, its variance is
-what hides it. A :class:`Profile` holds both over t. Every rival is scaled to a mean square of 1
-first, so that a few distant classes do not drown the close ones that decide a race.
+where both errors are on the same draw. Its mean over timesteps is the signal that tells the classes
+apart, its variance is the noise. A :class:`Profile` holds both as functions of t. The differences
+of each rival are first scaled to a mean square of 1, so that a few distant classes do not dominate
+the close ones, which decide a race.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,25 +22,27 @@ from torch import Tensor
 from .errors import InputValueError
 from .noise.schedule import NoiseSchedule
 
-_BANDWIDTH = 0.03  # of the Gaussian kernel that smooths over t, relative to T
+_BANDWIDTH = 0.03  # standard deviation of the Gaussian kernel over t, relative to T
 
 
 @dataclass(frozen=True, eq=False)
 class FitRecord:
-    """Errors of labelled images on every draw: all that strategies learn from.
+    """Errors of labelled images, from which strategies learn.
 
     Attributes
     ----------
     errors : Tensor of shape (N, P, J), dtype float32
-        Complete: every prompt on every draw.
+        Error of each image and prompt on each draw, without missing values.
     true_class : Tensor of shape (N,), dtype int64
-        Index of each image's class.
+        Class index of each image.
     class_of : Tensor of shape (P,), dtype int64
-        The class of each prompt.
+        Class index of each prompt.
     timesteps : Tensor of shape (J,), dtype int64
+        Timestep of each draw.
     density : Tensor of shape (J,), dtype float64
-        Proposal probability of each draw's timestep relative to a uniform one.
+        Proposal probability of each draw's timestep, relative to the uniform distribution.
     round_of : Tensor of shape (J,), dtype int64
+        Round of each draw.
     log_prior : Tensor of shape (K,), dtype float64
     schedule : NoiseSchedule
     prediction_type : str
@@ -69,18 +72,18 @@ class FitRecord:
         return len(self.errors)
 
     def paired_differences(self, weights: Tensor | None = None) -> Iterator[Tensor]:
-        """Rivals' errors less the true class's, image by image.
+        """Yield the paired differences of each image.
 
         Parameters
         ----------
         weights : Tensor of shape (T,), optional
-            With weights, errors are contributions ``w(t) err / q - log prior``, as a pruner sees
-            them. Without, they are the errors themselves.
+            If given, take differences of the contributions ``w(t) err / q - log prior`` that a
+            pruner sees. By default, take differences of errors.
 
         Yields
         ------
         Tensor of shape (R, J), dtype float64
-            R prompts of other classes, less the best of the true class's prompts.
+            Values of the R prompts of other classes, minus those of the true class's best prompt.
         """
         if weights is None:
             scale, shift = torch.ones_like(self.density), torch.zeros(len(self.class_of))
@@ -94,14 +97,16 @@ class FitRecord:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Mean and variance of the paired difference over t, of rivals scaled to mean square 1.
+    """Mean and variance of the scaled paired difference, as functions of the timestep.
+
+    The differences of each rival are scaled to a mean square of 1.
 
     Attributes
     ----------
     mean, variance : Tensor of shape (T,), dtype float64
-        Smoothed over t. Positive means: the true class has the smaller error.
+        Smoothed over t. The mean is positive where the true class has the smaller error.
     n_images : int
-        Images that it was learned from.
+        Number of images that the profile was learned from.
 
     Examples
     --------
@@ -120,21 +125,21 @@ class Profile:
 
     @property
     def rms(self) -> Tensor:
-        """Root of the mean square, of shape (T,)."""
+        """Root mean square of the scaled paired difference, of shape (T,)."""
         return (self.variance + self.mean**2).sqrt()
 
     @classmethod
     def learn(cls, record: FitRecord) -> Profile:
-        """The profile of a record.
+        """Compute the profile of a record.
 
         Raises
         ------
-        ValueError
+        InputValueError
             If the record holds no images.
         """
         if not len(record):
             raise InputValueError(
-                "a profile is learned from labelled images, but none were recorded."
+                "the record holds no images to learn a profile from; call fit(X, y) with images."
             )
         first = second = torch.zeros(len(record.timesteps), dtype=torch.float64)
         for differences in record.paired_differences():
@@ -148,25 +153,50 @@ class Profile:
 
 
 class Learner:
-    """A strategy that may learn from labelled images; by default it does not.
+    """Base class of strategies that may learn from labelled images; by default they do not.
 
     Attributes
     ----------
-    needs_record : bool
-        Whether ``learn`` wants a record: then ``fit(X, y)`` makes one.
+    needs_record : bool, default=False
+        Whether ``learn`` needs a record. If True, ``fit(X, y)`` makes one.
     """
 
     needs_record = False
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
-        """Learn from a record, and from the weights (T,) that its errors will get.
+        """Learn from the errors of labelled images.
 
-        What is learned is kept in attributes that end in an underscore.
+        Learned values are stored in attributes whose names end in an underscore.
+
+        Parameters
+        ----------
+        record : FitRecord
+            Errors of labelled images.
+        weights : Tensor of shape (T,), optional
+            Weight w(t) of the errors at prediction.
+
+        Returns
+        -------
+        Learner
+            The strategy itself.
         """
         return self
 
+    def _given_or_learned(self, name: str) -> Any:
+        """Return the parameter ``name``, or if it is None, what ``learn`` stored as ``name_``."""
+        value = getattr(self, name)
+        if value is None:
+            value = getattr(self, f"{name}_", None)
+        if value is None:
+            kind = type(self).__name__
+            raise InputValueError(
+                f"{kind} has no {name}: pass {kind}({name}=...), or learn it from labelled images "
+                "with fit(X, y)."
+            )
+        return value
+
 
 def _kernel(timesteps: Tensor, n_timesteps: int) -> Tensor:
-    """Local averages: weights [T, J] of draws at ``timesteps`` for each of T timesteps."""
+    """Compute smoothing weights [T, J]: row t averages the draws whose timestep is near t."""
     distance = torch.arange(n_timesteps)[:, None] - timesteps
     return torch.softmax(-0.5 * (distance.double() / (_BANDWIDTH * n_timesteps)) ** 2, 1)

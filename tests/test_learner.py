@@ -76,5 +76,5 @@ def test_a_rival_equal_to_the_truth_says_nothing():
 
 
 def test_an_empty_record_is_refused():
-    with pytest.raises(ValueError, match="none were recorded"):
+    with pytest.raises(ValueError, match="the record holds no images"):
         Profile.learn(make_record(torch.ones(0, 2, 8), []))

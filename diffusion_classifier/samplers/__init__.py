@@ -1,4 +1,4 @@
-"""Samplers: which draws (t, eps) to take, and in which rounds."""
+"""Samplers: which draws (timestep, noise) to evaluate, in which rounds."""
 
 from typing import Literal
 

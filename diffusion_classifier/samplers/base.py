@@ -1,12 +1,12 @@
-r"""Which draws (t, eps) to take, and in which rounds.
+r"""The interface of samplers.
 
-A *draw* j is a timestep ``t_j`` and a noise ``eps_j ~ N(0, I)``; it serves every image and
-every class, so that errors differ between classes by what the classes say, not by their luck.
-A *round* is a small set of draws taken between two pruning decisions. Rounds are independent
-of each other, and each is spread over [0, T), so that every prefix of rounds is too.
+A *draw* j is a timestep ``t_j`` and a noise ``eps_j ~ N(0, I)``. All images and classes share the
+same draws, so errors differ between classes because of the classes, not because of the noise.
+A *round* is a small set of draws taken between two pruning decisions. Rounds are independent of
+each other, and each one is spread over [0, T).
 
-The noise of draw j comes from a generator keyed by ``(seed, j)``: results do not depend on
-image order, batch size, device or on how many draws were taken before.
+The noise of draw j comes from a generator keyed by ``(seed, j)``. Results therefore do not depend
+on the order of images, the batch size, the device or the number of draws taken before.
 """
 
 from __future__ import annotations
@@ -23,25 +23,31 @@ from ..utils.display import DocumentedMixin
 
 
 class Sampler(Learner, DocumentedMixin, BaseEstimator, ABC):
-    """Chooses timesteps and noise, round by round.
+    """Base class of samplers, which choose timesteps and noise round by round.
 
     Attributes
     ----------
-    endless : bool
-        Whether rounds never end. A sampler with a grid of its own is not: a budget that cut its
-        grid would silently leave out some of the range of timesteps, and is refused.
+    endless : bool, default=True
+        Whether the sampler yields rounds without end. If False, it yields a fixed grid, and a
+        pruner whose ``max_draws`` would cut the grid short is rejected: a part of a grid would
+        leave out a part of [0, T).
     """
 
     endless: bool = True
 
     @abstractmethod
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
-        """Rounds of draws; endless unless the sampler has a grid of its own.
+        """Yield rounds of draws, without end if ``endless`` is True.
 
         Parameters
         ----------
         schedule : NoiseSchedule
             Timesteps are integers in [0, schedule.n_timesteps).
         seed : int
-            Same seed, same draws.
+            The same seed gives the same draws.
+
+        Yields
+        ------
+        Draws
+            The draws of one round.
         """

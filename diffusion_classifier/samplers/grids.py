@@ -1,4 +1,4 @@
-"""Samplers with a grid of their own: the published timesteps, or the user's."""
+"""Samplers with a finite grid: the published timesteps, or draws supplied by the user."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from .base import Sampler
 
 
 class EvenSampler(Sampler):
-    """The evenly spaced timesteps of the published script, stage by stage.
+    """Evenly spaced timesteps in stages, as in the published script of Li et al.
 
-    Stage s asks for an even grid of ``stages[s]`` timesteps out of the last stage's grid; its
-    round holds those that no earlier stage has taken. As in the published script, grids do not
-    nest: stages of 20, 50, 100 and 500 take 20, 70, 150 and 500 draws; and a last stage that does
-    not divide the number of timesteps leaves out the highest. Use it for parity with
-    published results, together with :class:`~diffusion_classifier.pruners.StagedPruner`.
+    Each stage is one round. Stage s takes an even grid of ``stages[s]`` timesteps from the grid of
+    the last stage, less the timesteps of earlier stages. Use it to reproduce published results,
+    together with :class:`~diffusion_classifier.pruners.StagedPruner`.
+
+    Two properties of the script are kept. Grids do not nest: after stages of 20, 50, 100 and 500
+    timesteps, 20, 70, 150 and 500 draws have been taken. If the last stage does not divide the
+    number of timesteps of the schedule, the highest timesteps are left out.
 
     Parameters
     ----------
     stages : sequence of int, default=(20, 200)
-        Timesteps asked for by each stage, increasing.
+        Size of each stage's grid, increasing.
 
     Raises
     ------
-    ValueError
-        In ``rounds``: stages are not increasing positive integers, or the last exceeds the
-        schedule's number of timesteps.
+    InputValueError
+        By ``rounds``, if ``stages`` are not increasing positive integers or the last one exceeds
+        the number of timesteps of the schedule.
 
     References
     ----------
-    A. C. Li et al., arXiv 2303.16203, and its published script ``eval_prob_adaptive.py``.
+    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023, arXiv
+    2303.16203, and its published script ``eval_prob_adaptive.py``.
 
     Examples
     --------
@@ -59,8 +62,8 @@ class EvenSampler(Sampler):
             raise InputValueError(f"stages={self.stages!r} must be increasing positive integers.")
         if stages[-1] > schedule.n_timesteps:
             raise InputValueError(
-                f"stages={self.stages!r} asks for more than the {schedule.n_timesteps} timesteps "
-                "of this model."
+                f"the last of stages={self.stages!r} must be at most {schedule.n_timesteps}, the "
+                "number of timesteps of this model."
             )
         step = schedule.n_timesteps // stages[-1]
         grid = np.arange(step // 2, schedule.n_timesteps, step)[: stages[-1]]
@@ -75,21 +78,22 @@ class EvenSampler(Sampler):
 
 
 class FixedDraws(Sampler):
-    """Draws of the user's own.
+    """Draws supplied by the user.
 
     Parameters
     ----------
     timesteps : sequence of int of length J
-        In the order in which they are taken.
+        Timesteps, in the order in which they are taken.
     noise : array-like of shape (J, ...), optional
-        One noise per draw, of the latent's shape. By default, noise keyed by the seed.
+        Noise of each draw, of the latent's shape. By default it is generated from the seed.
     round_size : int, optional
-        Draws between two pruning decisions. By default all are one round.
+        Draws per round. By default all draws form one round.
 
     Raises
     ------
-    ValueError
-        In ``rounds``: a timestep is outside the schedule, or ``noise`` has another length.
+    InputValueError
+        By ``rounds``, if ``timesteps`` is empty, a timestep is outside the schedule, ``noise``
+        has another length, or ``round_size`` is not a positive integer.
 
     Examples
     --------
@@ -121,7 +125,10 @@ class FixedDraws(Sampler):
                 )
         noise = None if self.noise is None else torch.as_tensor(self.noise, dtype=torch.float32)
         if noise is not None and len(noise) != len(timesteps):
-            raise InputValueError(f"noise holds {len(noise)} draws, timesteps {len(timesteps)}.")
+            raise InputValueError(
+                f"noise has {len(noise)} entries, but timesteps has {len(timesteps)}; give one "
+                "noise per timestep."
+            )
         if self.round_size is None:
             size = len(timesteps)
         else:

@@ -1,8 +1,9 @@
-r"""Timesteps drawn where they matter: t ~ p(t), each error divided by ``q(t) = T p(t)``.
+r"""Importance sampling of timesteps.
 
-The variance of ``w(t) d(t) / q(t)``, d being the paired difference of two classes, is least for
-``p(t)`` proportional to ``w(t) sqrt(E d(t)^2)``. A share of p is uniform (a *defensive mixture*),
-so that no error is ever multiplied by more than the inverse of that share.
+Timesteps are drawn from a proposal p(t), and each error is divided by ``q(t) = T p(t)`` so that
+means stay unbiased. Let d(t) be the difference between the errors of two classes on the same draw.
+The variance of ``w(t) d(t) / q(t)`` is least for ``p(t)`` proportional to ``w(t) sqrt(E d(t)^2)``.
+Mixing p with the uniform distribution (a *defensive mixture*) bounds the factor ``1 / q(t)``.
 """
 
 from __future__ import annotations
@@ -21,31 +22,34 @@ from .stratified import StratifiedSampler
 
 
 class ImportanceSampler(StratifiedSampler):
-    """Stratified rounds with a random shift, of timesteps proposed where classes differ.
+    """Stratified rounds that take more draws at the timesteps that distinguish classes best.
 
     Parameters
     ----------
     round_size : int, default=2
         Draws per round.
     antithetic : bool, default=False
-        Take every noise with both signs at the same timestep; a pair is one observation.
+        Take draws in pairs with noises eps and -eps at the same timestep. A pair counts as one
+        observation, so a round has half as many timesteps.
     proposal : array-like of shape (T,), optional
-        Probabilities of the timesteps up to a factor, not negative. By default learned in
-        ``fit(X, y)``: proportional to w(t) times the root mean square of the paired difference.
+        Non-negative, unnormalised probability of each timestep. By default ``fit(X, y)`` learns
+        it, as w(t) times the root mean square of the difference between a rival's error and
+        that of the true class.
     uniform_share : float in (0, 1], default=0.2
-        Share of draws that the uniform distribution proposes: an error is multiplied by
-        ``1 / uniform_share`` at most.
+        Share of the uniform distribution in the proposal. No error is multiplied by more than
+        ``1 / uniform_share``.
 
     Attributes
     ----------
     proposal_ : Tensor of shape (T,), dtype float64
-        Learned.
+        The learned proposal, unnormalised.
 
     Raises
     ------
-    ValueError
-        In ``rounds``: there is no proposal, it does not fit the schedule, or ``uniform_share``
-        is out of range.
+    InputValueError
+        By ``rounds``, if ``proposal`` is neither given nor learned or does not have one finite,
+        non-negative entry per timestep, ``uniform_share`` is out of range, or ``round_size`` is
+        invalid.
 
     References
     ----------
@@ -77,7 +81,7 @@ class ImportanceSampler(StratifiedSampler):
         return self.proposal is None
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
-        """Learn the proposal from a record, for errors that will get these weights."""
+        """Learn the proposal for errors that are weighted by ``weights``."""
         rms = Profile.learn(record).rms
         self.proposal_ = rms if weights is None else rms * weights
         return self
@@ -85,27 +89,22 @@ class ImportanceSampler(StratifiedSampler):
     def _place(self, u: NDArray, schedule: NoiseSchedule) -> tuple[NDArray, NDArray]:
         p = self._probabilities(schedule.n_timesteps)
         cumulative = p.cumsum()
-        # Rounding may leave the last sum below u.
         timesteps = np.searchsorted(cumulative / cumulative[-1], u, side="right")
-        timesteps = np.minimum(timesteps, len(p) - 1)
+        timesteps = np.minimum(timesteps, len(p) - 1)  # in case u rounds to 1
         return timesteps, p[timesteps] * len(p)
 
     def _probabilities(self, n_timesteps: int) -> NDArray[np.float64]:
-        proposal = getattr(self, "proposal_", None) if self.proposal is None else self.proposal
-        if proposal is None:
-            raise InputValueError(
-                "ImportanceSampler has no proposal: give one, ImportanceSampler(proposal=...), or "
-                "let it learn from labelled images, fit(X, y)."
-            )
+        """Compute p(t), the proposal mixed with the uniform distribution, of shape (T,)."""
+        proposal = self._given_or_learned("proposal")
         p = torch.as_tensor(proposal, dtype=torch.float64).numpy()
         if p.shape != (n_timesteps,) or not np.isfinite(p).all() or (p < 0).any():
             raise InputValueError(
-                f"proposal of shape {p.shape} must hold one finite, non-negative number for each "
+                f"proposal of shape {p.shape} must have one finite, non-negative entry for each "
                 f"of the {n_timesteps} timesteps."
             )
         if not 0 < self.uniform_share <= 1:
             raise InputValueError(
-                f"uniform_share={self.uniform_share!r} must be above 0, at most 1."
+                f"uniform_share={self.uniform_share!r} must be above 0 and at most 1."
             )
         if p.sum() == 0:
             p = np.ones_like(p)

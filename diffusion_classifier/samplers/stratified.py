@@ -1,4 +1,4 @@
-"""Small stratified rounds of timesteps, each with a random shift."""
+"""Stratified sampling of timesteps, in small rounds with random shifts."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from .base import Sampler
 
 
 class StratifiedSampler(Sampler):
-    """Small stratified rounds, each with a random shift of its own.
+    """Small stratified rounds of timesteps, each with its own random shift.
 
     A round of R timesteps is ``floor(T (k + u) / R)``, k = 0 ... R - 1, with one uniform u per
-    round: systematic sampling. Each timestep is uniform on [0, T), each round covers the range,
-    and rounds are independent, so that round means are valid observations for a statistical
-    test (within one ordered low-discrepancy sequence they would not be).
+    round (systematic sampling). The timesteps of a round are spread over [0, T), and the mean over
+    a round is unbiased. Rounds are independent, so their means are valid observations for a
+    statistical test; parts of a single low-discrepancy sequence would not be.
 
     Parameters
     ----------
     round_size : int, default=2
         Draws per round.
     antithetic : bool, default=False
-        Take every noise with both signs at the same timestep: half as many timesteps per round.
-        A pair is one observation.
+        Take draws in pairs with noises eps and -eps at the same timestep. A pair counts as one
+        observation, so a round has half as many timesteps.
     stratified : bool, default=True
-        If False, timesteps are independent uniform draws.
+        If False, the timesteps of a round are independent and uniform.
 
     Raises
     ------
-    ValueError
-        In ``rounds``: ``round_size`` is not a positive integer, or is odd while
+    InputValueError
+        By ``rounds``, if ``round_size`` is not a positive integer, or is odd although
         ``antithetic=True``.
 
     References
     ----------
-    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", arXiv 2303.16203,
-    show why noise is shared by classes; A. Owen, "Monte Carlo theory, methods and examples",
-    ch. 8 and 10, has antithetic and systematic sampling.
+    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023, arXiv
+    2303.16203 (why classes share noise). A. Owen, "Monte Carlo theory, methods and examples",
+    2013, chapters 8 and 10 (antithetic and systematic sampling).
 
     Examples
     --------
     >>> from diffusion_classifier.samplers import StratifiedSampler
     >>> from diffusion_classifier.noise import NoiseSchedule
     >>> rounds = StratifiedSampler(round_size=4).rounds(NoiseSchedule.flow(1000), seed=0)
-    >>> [(next(rounds).timesteps // 250).tolist() for _ in range(2)]  # a quarter each
+    >>> [(next(rounds).timesteps // 250).tolist() for _ in range(2)]  # one in each quarter
     [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
 
@@ -65,7 +65,7 @@ class StratifiedSampler(Sampler):
         size = check_positive_integer("round_size", self.round_size)
         if self.antithetic and size % 2:
             raise InputValueError(
-                f"round_size={size} must be even: antithetic draws come in pairs."
+                f"round_size={size} must be even, because antithetic draws come in pairs."
             )
         n_times = size // 2 if self.antithetic else size
         number = 0
@@ -92,6 +92,6 @@ class StratifiedSampler(Sampler):
             number += 1
 
     def _place(self, u: NDArray, schedule: NoiseSchedule) -> tuple[NDArray, NDArray]:
-        """Timesteps of uniform numbers u, and their density relative to uniform."""
+        """Map uniform numbers to timesteps, and return their densities relative to uniform."""
         timesteps = np.minimum(np.floor(u * schedule.n_timesteps), schedule.n_timesteps - 1)
         return timesteps, np.ones(len(u))

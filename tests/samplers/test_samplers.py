@@ -105,7 +105,7 @@ def test_fixed_draws_are_taken_as_given():
     first, second = take(FixedDraws([900, 5, 5], noise, round_size=2), 9)
     assert first.timesteps.tolist() == [900, 5] and second.timesteps.tolist() == [5]
     assert torch.equal(torch.cat([first.noise((2,)), second.noise((2,))]), noise)
-    with pytest.raises(ValueError, match=r"latents have \(4,\)"):
+    with pytest.raises(ValueError, match=r"latents of this backend have shape \(4,\)"):
         first.noise((4,))
 
 
