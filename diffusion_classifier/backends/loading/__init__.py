@@ -1,4 +1,4 @@
-"""From a name to a diffusers pipeline: where it is, whether it is safe to load, loaded once."""
+"""Load diffusers pipelines by name: find them, check that they are safe, load each once."""
 
 from .cache import clear_model_cache
 from .load import load_pipeline

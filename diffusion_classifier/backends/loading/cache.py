@@ -1,4 +1,4 @@
-"""Models loaded by name, each kept so that it is loaded once per process."""
+"""Cache of the models loaded by name, so that each is loaded once per process."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, TypeVar
 from ...utils.locks import fork_safe_lock
 from .origin import INDEX, Origin, local_folder, read_index
 
-Stamp = tuple[tuple[str, int, int], ...]  # name, size and time of change of every file
+Stamp = tuple[tuple[str, int, int], ...]  # name, size and modification time of every file
 
 Model = TypeVar("Model")
 
-_MODELS: list[tuple[Origin, Stamp, Any]] = []  # an Origin may not be hashable
+_MODELS: list[tuple[Origin, Stamp, Any]] = []  # no dict: the options of an Origin are unhashable
 _LOCK = fork_safe_lock()
 
 
 def cached(origin: Origin, make: Callable[[Origin], Model]) -> Model:
-    """The model of an origin, made once per process, and again if its folder has changed.
+    """Return the model of an origin, loading it on first use and whenever its folder changes.
 
     Parameters
     ----------
     origin : Origin
     make : callable
-        ``make(origin)`` loads the model; one origin is always made by the same function.
+        ``make(origin)`` loads the model. Always pass the same function for the same origin.
 
     Returns
     -------
     object
-        What ``make`` returned, the first time.
+        The model that ``make`` returned, now or in an earlier call.
     """
     with _LOCK:
         stamp = _stamp(origin)
@@ -45,11 +45,11 @@ def cached(origin: Origin, make: Callable[[Origin], Model]) -> Model:
 
 
 def clear_model_cache() -> None:
-    """Forget the models loaded by name, the embedded one too; the next use loads them again.
+    """Drop the cached models, including the embedded one; the next use loads them again.
 
-    Memory is freed once no fitted classifier holds a model either. A folder that was written over
-    needs no call: it is loaded again by the next ``fit``. A model of the Hub is looked up once,
-    until this is called.
+    A model's memory is freed when no fitted classifier refers to it either. You need not call
+    this after changing a local folder, as the next ``fit`` loads it again. A Hub id, in contrast,
+    is not looked up again until you do.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def clear_model_cache() -> None:
 
 
 def _stamp(origin: Origin) -> Stamp:
-    """What changes with the model in a local folder, not with files beside it; empty for an id."""
+    """State of a local folder's index and component files; empty for a Hub id."""
     folder = local_folder(origin)
     if folder is None:
         return ()

@@ -1,4 +1,4 @@
-"""Which model it is: a hash of what its components' configurations say of it."""
+"""Identify a model by a hash of its components' configurations."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-NOT_IDENTITY = ("architectures", "dtype", "transformers_version")  # come and go with saving
+# Entries that saving a model may add or remove.
+NOT_IDENTITY = ("architectures", "dtype", "transformers_version")
 
 
 def hash_configs(components: Mapping[str, Any]) -> str:
-    """A sha256 of the configurations of components, by name; weights are not read.
+    """Return a SHA-256 hash of the configurations of named components; weights are not read.
 
-    A component may also be given by its configuration, a dict.
+    A dict in place of a component is taken as its configuration.
     """
     configs = {name: _config(component) for name, component in components.items()}
     return hashlib.sha256(json.dumps(configs, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _config(component: Any) -> dict[str, Any]:
-    """What defines a component, whatever the library's version, dtype or folder.
+    """Return the entries that define a component, whatever the library version, dtype or folder.
 
-    Options that are off are left out: a newer library that knows more of them changes nothing.
+    Options set to None or False are left out, so that new options of later library versions do
+    not change the hash.
     """
     if component is None:
         return {}
@@ -30,7 +32,7 @@ def _config(component: Any) -> dict[str, Any]:
     if config is None:  # a tokenizer
         return {"n_tokens": len(component), "max_length": component.model_max_length}
     config = config.to_dict() if hasattr(config, "to_dict") else config
-    adapters = sorted(getattr(component, "peft_config", None) or ())  # LoRA and its like, by name
+    adapters = sorted(getattr(component, "peft_config", None) or ())  # names of LoRAs and such
     return ({"adapters": adapters} if adapters else {}) | {
         key: value
         for key, value in config.items()

@@ -1,10 +1,10 @@
-"""From a name to a diffusers pipeline, trusting nothing that the folder says.
+"""Load a diffusers pipeline without running any code that its folder brings along.
 
 ``model_index.json`` names the pipeline's class and, for each component, a library and a class.
-It is read first: the class picks the family, the family says which components are needed, and
-those must be of diffusers or transformers, with weights as safetensors. Only then does diffusers
-load them. Components that classification never uses (the safety checker, image encoders) are
-neither downloaded nor imported.
+It is read first. The pipeline's class determines the family, and the family which components are
+needed. Those must be classes of diffusers or transformers with safetensors weights; only then does
+diffusers load them. Components that classification never uses (the safety checker, image encoders)
+are neither downloaded nor imported.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LIBRARIES = ("diffusers", "transformers")
 OFFLOAD = {"model": "enable_model_cpu_offload", "sequential": "enable_sequential_cpu_offload"}
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 CONVERT_ADVICE = (
-    "Weights in other formats can run code when loaded and are refused: load them where you trust "
-    "them and save with pipeline.save_pretrained(folder, safe_serialization=True)."
+    "Other formats can run code when loaded and are refused; if you trust these weights, load "
+    "them with diffusers and save with pipeline.save_pretrained(folder, safe_serialization=True)."
 )
-# Errors of huggingface_hub, the special before the general, and what the user can do about each.
+# Errors of huggingface_hub (subclasses before their base) and what the user can do about each.
 HUB_ADVICE = {
     "GatedRepoError": "is gated: accept its licence at https://huggingface.co/{name}, then log in "
     "with `hf auth login` or pass token=.",
@@ -39,24 +39,32 @@ HUB_ADVICE = {
     "RevisionNotFoundError": "has no such revision: check revision=.",
     "LocalEntryNotFoundError": "is no folder here, not in the cache, and the Hub cannot be "
     "reached: check the connection (and HF_HUB_OFFLINE), or give the path of a folder.",
-    "OfflineModeIsEnabled": "is no folder here, not in the cache, and the Hub is switched off: "
-    "unset HF_HUB_OFFLINE, or give the path of a folder.",
+    "OfflineModeIsEnabled": "is no folder here, not in the cache, and HF_HUB_OFFLINE is set: "
+    "unset it, or give the path of a folder.",
     "EntryNotFoundError": f"has no {INDEX} on the Hub, so it is not a diffusers pipeline; "
     f"{SINGLE_FILE_ADVICE}.",
 }
 
 
-@torch.inference_mode(False)  # weights must be ordinary tensors, whoever loads them
+@torch.inference_mode(False)  # weights must be ordinary tensors even if the caller infers
 def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
-    """A diffusers pipeline, checked before it is loaded, ready for inference.
+    """Check a diffusers pipeline, then load it for inference.
 
-    With ``only`` these components of it; by default all that classification uses, though not
-    the text encoders if the origin says that they are loaded when needed.
+    Parameters
+    ----------
+    origin : Origin
+    only : sequence of str or None, default=None
+        Names of the components to load. By default all that classification uses, except the
+        text encoders if ``origin.free_text_encoder``.
+
+    Returns
+    -------
+    diffusers.DiffusionPipeline
 
     Raises
     ------
-    OSError, ValueError
-        As :func:`load_backend`.
+    MissingFileError, InputFileError, InputValueError
+        As :func:`~diffusion_classifier.backends.resolve.load_backend` raises them.
     """
     import diffusers
 
@@ -98,20 +106,20 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
             use_safetensors=True,
             **{**dict.fromkeys(unused), **origin.options},
         )
-    if "id2label" in index:  # names of classes, which DiTPipeline reads and does not keep
+    if "id2label" in index:  # class names, which DiTPipeline reads but does not keep
         pipeline.register_to_config(id2label=index["id2label"])
     for name in parts:
         component = getattr(pipeline, name)
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
-    if family.denoiser in parts:  # channels last are faster in convolutions
+    if family.denoiser in parts:  # convolutions are faster with channels last
         getattr(pipeline, family.denoiser).to(memory_format=torch.channels_last)
         _place(pipeline, origin)
     return pipeline
 
 
 def _place(pipeline: Any, origin: Origin) -> None:
-    """Move a pipeline to its device, or have its networks come to it one after the other."""
+    """Move a pipeline to its device, or enable offloading to main memory."""
     if origin.offload is not None:
         device = {} if origin.device is None else {"device": origin.device}
         getattr(pipeline, OFFLOAD[origin.offload])(**device)
@@ -120,7 +128,7 @@ def _place(pipeline: Any, origin: Origin) -> None:
 
 
 def _hub_index(origin: Origin) -> Path:
-    """Download the index alone, before anything else."""
+    """Download only the index and return its path."""
     import huggingface_hub
 
     cache = {k: v for k, v in origin.options.items() if k in ("cache_dir", "local_files_only")}
@@ -138,7 +146,7 @@ def _hub_index(origin: Origin) -> Path:
 
 
 def _download_subfolder(origin: Origin, needed: list[str]) -> Path:
-    """Fetch a pipeline in a sub-folder of a repository, which diffusers has no way to name."""
+    """Download a pipeline from a repository's subfolder, for which diffusers has no option."""
     import huggingface_hub
 
     wanted = [f"{origin.subfolder}/{part}/*" for part in needed]
@@ -157,7 +165,7 @@ def _download_subfolder(origin: Origin, needed: list[str]) -> Path:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Say what to do about an error of the Hub."""
+    """Replace errors of the Hub by ones that say what to do."""
     from huggingface_hub import errors
 
     try:
@@ -172,7 +180,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _check_libraries(index: dict[str, Any], components: Sequence[str], name: str) -> None:
-    """Needed components must be named, and be classes of diffusers or transformers."""
+    """Check that the index names the components as classes of diffusers or transformers."""
     for component in components:
         entry = index.get(component)
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, str]:
@@ -183,7 +191,7 @@ def _check_libraries(index: dict[str, Any], components: Sequence[str], name: str
         if entry[0] not in LIBRARIES:
             raise InputValueError(
                 f"{INDEX} of {name} takes {component} from {entry[0]!r} (class {entry[1]!r}); only "
-                f"classes of {' and '.join(LIBRARIES)} are loaded, so that no other code is run. "
+                f"classes of {' and '.join(LIBRARIES)} are loaded, so that no other code runs. "
                 "If you trust it, load it with diffusers and pass DiffusersBackend(pipeline)."
             )
 
@@ -191,13 +199,13 @@ def _check_libraries(index: dict[str, Any], components: Sequence[str], name: str
 def _check_weights(
     folder: Path, index: dict[str, Any], needed: list[str], variant: str | None
 ) -> None:
-    """Needed components must have a folder, and networks weights as safetensors in it."""
+    """Check that each component has a folder and each network safetensors weights in it."""
     for component in needed:
         part, kind = folder / component, index[component][1]
         if not part.is_dir():
             raise MissingFileError(
                 f"{folder} has no folder {component!r}, though its {INDEX} names one; copy or "
-                "download it again in full."
+                "download the whole pipeline again."
             )
         if "Tokenizer" in kind or "Scheduler" in kind:
             continue
@@ -207,7 +215,9 @@ def _check_weights(
         if not weights and pickles:
             raise InputValueError(f"{part / pickles[0]} is not safetensors. {CONVERT_ADVICE}")
         if not weights:
-            raise MissingFileError(f"{part} has no weights (*.safetensors); fetch it in full.")
+            raise MissingFileError(
+                f"{part} has no weights (*.safetensors); copy or download the whole folder again."
+            )
         if variant is None and all(name.count(".") > 1 for name in weights):
             only = weights[0].split(".")[1].split("-")[0]
             raise InputValueError(

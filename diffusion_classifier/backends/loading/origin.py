@@ -1,4 +1,4 @@
-"""Where a pipeline comes from: a folder, the Hub, or this package."""
+"""Origin of a pipeline: a folder, the Hub, or this package."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 from ...errors import InputValueError, MissingFileError
 
-EMBEDDED = "embedded"  # its name in an Origin, so that nothing saved holds this machine's paths
+EMBEDDED = "embedded"  # name of the embedded model; saved files hold it instead of a path
 DATA = Path(__file__).parents[2] / "data"
-SHIPPED_FOLDERS = {EMBEDDED: DATA / "scenes"}  # models in this package, by name
+SHIPPED_FOLDERS = {EMBEDDED: DATA / "scenes"}  # folders of the models in this package, by name
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
@@ -27,12 +27,12 @@ SINGLE_FILE_ADVICE = (
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a pipeline comes from and how it was loaded: enough to load it again.
+    """Name and loading options of a pipeline: enough to load it again.
 
     Attributes
     ----------
     name : str
-        Absolute path of a folder, Hub id, or ``EMBEDDED``.
+        Absolute path of a folder, a Hub id, or ``EMBEDDED``.
     revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, options
         As in :meth:`DiffusersBackend.from_pretrained`.
     """
@@ -49,10 +49,10 @@ class Origin:
     options: dict[str, Any] = field(default_factory=dict)
 
     def to_saved(self) -> dict[str, Any] | None:
-        """What a saved classifier keeps; None if the pipeline cannot be loaded by it.
+        """Return what a saved classifier stores, or None if that could not load the pipeline.
 
-        Options of diffusers are not kept, since some of them (custom pipelines) name code to run.
-        A token is a secret: the reader's own login serves.
+        Options of diffusers are never stored, since some (custom pipelines) name code to run. The
+        token is a secret and not stored either; whoever loads the classifier uses their own login.
         """
         if self.options or not isinstance(self.dtype, torch.dtype):
             return None
@@ -65,19 +65,19 @@ class Origin:
 
 
 def embedded_path() -> Path:
-    """Folder of the embedded model."""
+    """Return the folder of the embedded model."""
     return SHIPPED_FOLDERS[EMBEDDED]
 
 
 def resolve_name(name: str | os.PathLike) -> str:
-    """Absolute path of an existing folder, or a Hub id as it is.
+    """Return the absolute path of an existing folder, or a Hub id unchanged.
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If there is no such folder and the name cannot be a Hub id.
-    ValueError
-        If it is a file.
+    InputValueError
+        If ``name`` is a file.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -93,7 +93,15 @@ def resolve_name(name: str | os.PathLike) -> str:
 
 
 def local_folder(origin: Origin) -> Path | None:
-    """The pipeline's folder on this machine; None if the name is a Hub id."""
+    """Return the pipeline's folder on this machine, or None for a Hub id.
+
+    Raises
+    ------
+    MissingFileError
+        If the folder does not exist.
+    InputValueError
+        If the folder holds no ``model_index.json``.
+    """
     if origin.name in SHIPPED_FOLDERS:
         return SHIPPED_FOLDERS[origin.name]
     root = Path(origin.name)
@@ -108,13 +116,13 @@ def local_folder(origin: Origin) -> Path | None:
 
 
 def _describe_folder(folder: Path) -> str:
-    """What a folder without an index is, and what to do with it."""
+    """Say what a folder without an index holds and which folder to give instead."""
     names = sorted(path.name for path in folder.iterdir())
     for config in ("config.json", "scheduler_config.json"):
         if config in names:
             content = json.loads((folder / config).read_text(encoding="utf-8"))
             kind = content.get("_class_name") or ", ".join(content.get("architectures") or [])
-            return f"it is one component ({kind}); give the folder of the pipeline above it."
+            return f"it is one component ({kind}) of a pipeline; give its parent folder."
     checkpoints = [name for name in names if name.endswith(CHECKPOINT_SUFFIXES)]
     if checkpoints:
         return f"it holds {checkpoints[0]}; {SINGLE_FILE_ADVICE}."
@@ -123,19 +131,28 @@ def _describe_folder(folder: Path) -> str:
 
 
 def read_index(path: Path, name: str) -> dict[str, Any]:
-    """The index as a dict with a plain class name."""
+    """Read ``model_index.json`` and check that it names a pipeline class.
+
+    Raises
+    ------
+    InputValueError
+        If it is not JSON, or names no class or a class with its own code.
+    """
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputValueError(
-            f"{INDEX} of {name} is not JSON ({error}); fetch it again."
+            f"{INDEX} of {name} is not valid JSON ({error}); download it again."
         ) from error
     class_name = index.get("_class_name") if isinstance(index, dict) else None
     if isinstance(class_name, list):
         raise InputValueError(
-            f"{INDEX} of {name} asks for a pipeline with code of its own ({class_name}), which is "
-            "never run; load it with diffusers if you trust it and wrap it with FunctionBackend."
+            f"{INDEX} of {name} asks for a pipeline with its own code ({class_name}), which is "
+            "never run; if you trust it, load it with diffusers and wrap it with FunctionBackend."
         )
     if not isinstance(class_name, str):
-        raise InputValueError(f"{INDEX} of {name} names no pipeline class (_class_name).")
+        raise InputValueError(
+            f"{INDEX} of {name} names no pipeline class (_class_name); save the pipeline with "
+            "pipeline.save_pretrained(...)."
+        )
     return index
