@@ -1,4 +1,4 @@
-"""Pruners: which classes stay in the race, and when it ends."""
+"""Pruners: which classes stay in the race, and when the race ends."""
 
 from typing import Literal
 

@@ -1,9 +1,9 @@
-r"""Who stays in the race: after a round, which prompts still deserve evaluations.
+r"""The interface of pruners, and what the built-in ones share.
 
-A pruner sees the *contributions* ``w(t_j) err_j / q_j - log prior`` of every prompt still
-active, on the draws all of them share, and says which stay. It is a pure function: it holds no
-state between calls, and never sees another image's errors, so an image's answer does not
-depend on its neighbours.
+After every round, a pruner decides which prompts stay *active*, that is, receive more evaluations.
+It sees the *contributions* ``w(t_j) err_j / q_j - log prior`` of each prompt on the draws so far.
+A pruner keeps no state between calls and sees only the errors of the image at hand, so the result
+of an image does not depend on other images.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,12 @@ from ..utils.validation import check_positive_integer
 
 
 class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
-    """Decides which prompts (or classes) remain active, and when to stop.
+    """Base class of pruners, which decide which prompts (or classes) remain active.
 
     Attributes
     ----------
     max_draws : int
-        Draws after which a race ends whoever is left: the one budget of a prediction.
+        Draws after which a race ends even if several classes are still active.
     """
 
     max_draws: int
@@ -41,34 +42,41 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         round_of: Tensor,
         class_of: Tensor | None = None,
     ) -> Tensor:
-        """Which of the active prompts stay active.
+        """Select the active prompts that stay active.
 
         Parameters
         ----------
         contributions : Tensor of shape (B, P, J), dtype float64
-            B images that have taken the same J draws; NaN where a prompt was not evaluated.
+            Contributions of B images that have all taken the same J draws; NaN where a prompt
+            was not evaluated.
         active : Tensor of shape (B, P), dtype bool
-            Active prompts have all J draws.
+            Active prompts, which were evaluated on all J draws.
         round_of : Tensor of shape (J,), dtype int64
-            The round that each draw belongs to; rounds are independent.
+            Round of each draw. Rounds are independent.
         class_of : Tensor of shape (P,), dtype int64, optional
-            The class of each prompt. By default each is a class of its own.
+            Class of each prompt. By default each prompt is its own class.
 
         Returns
         -------
         Tensor of shape (B, P), dtype bool
             A subset of ``active``, with at least one prompt per image.
+
+        Raises
+        ------
+        InputValueError
+            If a parameter of the pruner is out of range.
         """
 
     def next_look(self, n_draws: int) -> int:
-        """Draws at which ``select`` may next drop a prompt, if it has looked at ``n_draws``.
+        """Return the number of draws at which ``select`` may next drop a prompt.
 
-        Rounds up to it need no decision between them, so they can share a batch.
+        ``n_draws`` is the number of draws at the last look. Rounds up to the next look can be
+        evaluated in one batch.
         """
         return n_draws + 1
 
     def max_classes(self, n_draws: int, n_classes: int) -> int:
-        """Most of ``n_classes`` classes that are left after a look at ``n_draws`` draws."""
+        """Return how many of ``n_classes`` classes can still be active after ``n_draws`` draws."""
         return n_classes
 
     def max_evaluations(
@@ -78,20 +86,27 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         round_sizes: Iterable[int] | None = None,
         n_prompts: Sequence[int] | None = None,
     ) -> int:
-        """Most evaluations of one image.
+        """Compute the largest possible number of evaluations of one image.
 
         Parameters
         ----------
         n_classes : int
+            Number of classes.
         round_sizes : iterable of int, optional
-            Draws of each round: classes are dropped at the end of a round only. By default they
-            can be dropped after every draw.
+            Draws of each round; classes are dropped only at the end of a round. By default, every
+            draw is a round.
         n_prompts : sequence of int of length n_classes, optional
-            Prompts of each class, by default one. Classes with the most prompts are taken to stay.
+            Number of prompts of each class, by default one. The classes with the most prompts are
+            assumed to stay.
 
         Returns
         -------
         int
+
+        Raises
+        ------
+        InputValueError
+            If a parameter of the pruner is out of range.
         """
         budget = check_positive_integer("max_draws", self.max_draws)
         most = np.sort([1] * n_classes if n_prompts is None else list(n_prompts))[::-1].cumsum()
@@ -105,8 +120,69 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         return total
 
 
-class NoPruning(Pruner):
-    """Evaluates every prompt on every draw.
+class Look(NamedTuple):
+    """What a built-in pruner sees after a round: the arguments of :meth:`Pruner.select`."""
+
+    contributions: Tensor
+    active: Tensor
+    round_of: Tensor
+    class_of: Tensor
+
+
+class BuiltInPruner(Pruner):
+    """Base class of the built-in pruners, which check their parameters at every look."""
+
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
+        self._check()
+        if class_of is None:
+            class_of = torch.arange(active.shape[1])
+        return self._survivors(Look(contributions, active, round_of, class_of))
+
+    def _check(self) -> None:
+        """Raise an InputValueError if a parameter is out of range."""
+        check_positive_integer("max_draws", self.max_draws)
+
+    @abstractmethod
+    def _survivors(self, look: Look) -> Tensor:
+        """Return the prompts that stay active, as :meth:`select` does."""
+
+
+class LeaderPruner(BuiltInPruner):
+    """Base class of pruners that compare each prompt with the current leader, draw by draw.
+
+    Attributes
+    ----------
+    min_draws : int
+        Draws before the first comparison.
+    """
+
+    min_draws: int
+
+    def next_look(self, n_draws: int) -> int:
+        return max(n_draws + 1, self.min_draws)
+
+    def _check(self) -> None:
+        super()._check()
+        check_positive_integer("min_draws", self.min_draws)
+
+    def _survivors(self, look: Look) -> Tensor:
+        if look.contributions.shape[2] < self.min_draws:
+            return look.active
+        return look.active & ~self._too_far(behind_leader(look.contributions, look.active))
+
+    @abstractmethod
+    def _too_far(self, differences: Tensor) -> Tensor:
+        """Return which prompts [B, P] to drop, from their differences to the leader [B, P, J]."""
+
+
+class NoPruning(BuiltInPruner):
+    """No pruning: evaluate every prompt on every draw.
 
     Parameters
     ----------
@@ -123,21 +199,15 @@ class NoPruning(Pruner):
     def __init__(self, max_draws: int = 200) -> None:
         self.max_draws = max_draws
 
-    def select(
-        self,
-        contributions: Tensor,
-        active: Tensor,
-        round_of: Tensor,
-        class_of: Tensor | None = None,
-    ) -> Tensor:
-        return active
-
     def next_look(self, n_draws: int) -> int:
         return self.max_draws
 
+    def _survivors(self, look: Look) -> Tensor:
+        return look.active
+
 
 def behind_leader(values: Tensor, active: Tensor) -> Tensor:
-    """Values [B, P, J] less those of the active row of least mean; NaN where not evaluated.
+    """Subtract the active row of least mean from values [B, P, J]; NaN where not evaluated.
 
     Examples
     --------

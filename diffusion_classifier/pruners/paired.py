@@ -1,37 +1,37 @@
-"""A paired t-test after every round."""
+"""A pruner that repeats a paired t-test after every round."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
 from ..errors import InputValueError
-from ..utils.validation import check_positive_integer
-from .base import Pruner, behind_leader
+from .base import LeaderPruner
 
 
-class PairedTestPruner(Pruner):
-    """Drops a prompt when a paired t-test says that it is behind the leader.
+class PairedTestPruner(LeaderPruner):
+    """Drop a prompt when a paired t-test finds it worse than the leader.
 
-    Every draw is an observation, and the test is repeated after every round at the same level:
-    cheap, and without a promise, as each further look is another chance to err.
-    :class:`~diffusion_classifier.pruners.RacingPruner` makes one.
+    The test treats every draw as an observation and is repeated after every round at the same
+    level. It is cheap, but has no bound on the error of a whole race, because each repetition is
+    another chance to err. :class:`~diffusion_classifier.pruners.RacingPruner` has such a bound.
 
     Parameters
     ----------
     min_draws : int, default=20
-        Draws before the first test, at least 2.
+        Draws before the first test; 1 has the same effect as 2.
     max_draws : int, default=200
-        Draws after which a race ends whoever is left.
+        Draws after which a race ends even if several classes are still active.
     p_value : float in (0, 1/2), default=2e-3
         One-sided level of each test.
 
     Raises
     ------
-    ValueError
-        In ``select``: a parameter is out of range.
+    InputValueError
+        In ``select``, if a parameter is out of range.
 
     References
     ----------
@@ -52,22 +52,15 @@ class PairedTestPruner(Pruner):
         self.max_draws = max_draws
         self.p_value = p_value
 
-    def select(
-        self,
-        contributions: Tensor,
-        active: Tensor,
-        round_of: Tensor,
-        class_of: Tensor | None = None,
-    ) -> Tensor:
+    def _check(self) -> None:
+        super()._check()
         if not 0 < self.p_value < 0.5:
             raise InputValueError(f"p_value={self.p_value!r} must be between 0 and 1/2.")
-        n_draws = contributions.shape[2]
-        if n_draws < max(2, check_positive_integer("min_draws", self.min_draws)):
-            return active
-        differences = behind_leader(contributions, active)
+
+    def _too_far(self, differences: Tensor) -> Tensor:
+        n_draws = differences.shape[2]
+        if n_draws == 1:  # no variance to test with
+            return torch.zeros_like(differences[..., 0], dtype=torch.bool)
         error = differences.std(2) / math.sqrt(n_draws)
         critical = float(stdtrit(n_draws - 1, 1 - self.p_value))
-        return active & ~(differences.mean(2) > critical * error)
-
-    def next_look(self, n_draws: int) -> int:
-        return max(n_draws + 1, self.min_draws)
+        return differences.mean(2) > critical * error

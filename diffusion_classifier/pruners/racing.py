@@ -1,43 +1,46 @@
-r"""RacingPruner: drop a class once it is behind at every look, not just at this one.
+r"""A pruner that tests after every round, with a bound on the error of the whole race.
 
-Each class is compared with whoever led *before* the round: with round means ``c_kr`` of the
-contributions, and ``l(r)`` the best of the others on rounds 1 ... r - 1,
+**Observations.** Each class is compared with the class that led *before* the round. Let ``c_kr`` be
+the mean contribution of class k over round r, and ``l(r)`` the class with the smallest mean over
+rounds 1 ... r - 1 among the others. The observations of class k are
 
     d_r = c_kr - c_l(r)r,        r = 2, 3, ...
 
-Rounds are independent, and the leader was chosen without looking at round r. So if class k is
-the best of all, every ``d_r`` has mean at most 0, given all that came before, *whoever* led.
-Class k may be dropped only when that is refuted by a test that may be looked at after every
-round. With ``d_r ~ N(mu, s^2)``, a half-normal prior of precision c^2 on mu / s and a scaled
-inverse chi-square prior on s^2, worth nu rounds of variance s_0^2, the likelihood ratio against
-``mu = 0`` has a closed form. It exceeds 1 / alpha with probability at most alpha, over all looks
-together, and that happens when ``S = sum d > 0`` and, after n differences,
+Rounds are independent, and l(r) is chosen without looking at round r. If class k is the best of
+all, each ``d_r`` therefore has mean at most 0 given the past, *whichever* class led. Class k is
+dropped only when a test rejects this hypothesis. The test may be repeated after every round.
+
+**Test.** Let ``d_r ~ N(mu, s^2)``, with a half-normal prior of precision c^2 on mu / s, and a
+scaled inverse chi-square prior on s^2 that is worth nu rounds of variance s_0^2. The likelihood
+ratio against ``mu = 0`` then has a closed form. Under the hypothesis, the probability that it ever
+exceeds 1 / alpha is at most alpha. After n differences, it exceeds 1 / alpha if ``S = sum d > 0``
+and
 
     S^2 / (n + c^2)  >=  (1 - exp(-2 b / (n + nu))) (nu s_0^2 + sum d^2),
     b = log(1/2 + sqrt(1 + n / c^2) / (2 alpha)).
 
-The best class is lost when *its* test errs. That is one test, so alpha is not shared among the K
-classes, and a thousand classes cost no more certainty than two.
+The best class is lost only if *its* test errs. That is a single test, so alpha needs no correction
+for the number of classes.
 
-For nu = 0 it is an anytime-valid t-test, exact for normal differences of unknown variance; for any
-nu it becomes, as n grows, the one-sided asymptotic confidence sequence. Only that limit holds for
-any distribution with a finite variance: the promise is **asymptotic**. What breaks it early is a
-class that is usually a little behind and rarely far ahead. Where little but the sample itself is
-known of the variance, its skewness g is heeded, if negative: S is lowered by Johnson's correction
-of the t-test,
+**Guarantee.** For nu = 0 this is an anytime-valid t-test, exact for normal differences of unknown
+variance. For any nu it approaches, as n grows, the one-sided asymptotic confidence sequence, which
+is valid for any distribution of finite variance. So the error bound alpha, the *promise* of this
+pruner, is **asymptotic**. With few rounds it can fail for a best class that is usually a little
+behind and rarely far ahead: its differences have negative skewness. Therefore, if the sample
+skewness g is negative and the prior is weak, S is reduced by Johnson's correction of the t-test,
 
     (1 - nu / nu_max)_+  |g| s (1 + 2 z^2) / 6,      z^2 = min(S^2 / (n s^2), 2 b),
 
 with nu_max = prior_rounds.
 
-The prior keeps the first looks honest and makes them count. Its s_0^2 is one of two:
+**Prior variance.** The prior stabilises the variance at the first looks. There are two sources:
 
-- learned in ``fit``: how much a rival *as good as* the best class would vary against it, since that
-  is what the test must not be fooled by. How much images depart from each other decides nu (as in
-  Smyth's moderated t);
-- otherwise the image's own: the mean variance of its active rivals, which is more, as distant
-  rivals vary more. Worth nothing with one rival, who has nobody to learn from, and at most
-  ``prior_rounds`` with many.
+- A *learned* race uses the variance that ``fit`` found for a rival *as good as* the best class,
+  which is the case in which a drop is wrong. Its worth nu depends on how much this variance differs
+  between images (as in Smyth's moderated t).
+- Otherwise s_0^2 is the mean variance of the image's active rivals. It is larger, because distant
+  rivals vary more. Its worth nu is 0 with one rival, which has no others to pool with, and
+  approaches ``prior_rounds`` with many.
 """
 
 from __future__ import annotations
@@ -51,56 +54,57 @@ from torch import Tensor
 from ..errors import InputValueError
 from ..learner import FitRecord
 from ..utils.validation import check_positive_integer
-from .base import Pruner
+from .base import BuiltInPruner, Look
 
-_MOST_PRIOR_ROUNDS = 20.0  # that a learned variance may be worth
-_LEAST_QUANTILE = 0.1  # of the variances seen, below which none is believed
-_LEAST_KNOWLEDGE = 6.0  # rounds, own and prior, behind a variance that a drop may rest on
+_MOST_PRIOR_ROUNDS = 20.0  # upper bound on the worth of a learned variance
+_LEAST_QUANTILE = 0.1  # of the observed variances: lower bound on the learned one
+_LEAST_KNOWLEDGE = 6.0  # observed differences plus the prior's worth, required for a drop
 
 
-class RacingPruner(Pruner):
-    """Drops a class when it is behind the leader, with total error ``alpha`` over all looks.
+class RacingPruner(BuiltInPruner):
+    """Drop a class when a repeated test finds it worse than the leader, with total error alpha.
 
-    The first round only finds a leader; later rounds test every class against it. Rounds must be
-    independent, as those of ``StratifiedSampler`` and ``ImportanceSampler`` are: on ``EvenSampler``
-    and ``FixedDraws`` nothing is promised.
+    The first round only finds a leader; each later round tests every class against the leader of
+    the rounds before. Rounds must be independent, as those of ``StratifiedSampler`` and
+    ``ImportanceSampler`` are; with ``EvenSampler`` and ``FixedDraws`` the bound does not hold.
 
     Parameters
     ----------
     alpha : float in (0, 1), default=0.05
-        Probability (asymptotically) that the class that would win with infinitely many draws is
-        dropped: over all rounds and all classes together. A race that the budget ends is
-        decided by the smallest mean, without a promise. Of several prompts per class that race
-        one by one ("best", "mixture"), it is the best prompt that is kept.
+        Bound on the probability that the class that would win with infinitely many draws is
+        dropped, over all rounds and classes together. The bound is asymptotic. It does not cover
+        the choice of the smallest mean in a race that ends at ``max_draws``. If several prompts
+        per class race individually (``prompt_reduction`` "best" and "mixture"), the bound is on
+        the loss of the best prompt.
     max_draws : int, default=200
-        Draws after which a race ends whoever is left.
+        Draws after which a race ends even if several classes are still active.
     min_rounds : int, default=2
-        Rounds before the first drop, at least 2. Whatever it is, a class is dropped only when its
-        variance is known as well as from 6 rounds: its own and those that the prior is worth.
+        Rounds before the first drop, at least 2. In addition, a class is dropped only when the
+        rounds after the first, plus the worth of the prior variance, are at least 6.
     prior_rounds : float, default=4.0
-        Most rounds that the mean variance of an image's rivals is worth; 0: each rival's variance
-        is its own. A learned variance has a worth of its own, and then this is only the worth from
-        which skewness is not heeded.
+        Largest weight, in rounds, of the rivals' mean variance as a prior; 0 disables it. A learned
+        variance has its own weight, ``prior_rounds_``; negative skewness is then corrected for
+        only if that is below ``prior_rounds``.
     tuned_round : int, default=3
-        Round at which the test is most powerful. It stays valid, and good, at all others.
+        Round at which the test is most powerful. The test is valid at every round.
     learn_profile : bool, default=False
-        Have ``fit(X, y)`` record errors to learn the closest rival's variance from. A record that
-        is made anyway is used in any case.
+        If True, ``fit(X, y)`` records errors to learn the closest rival's variance. If False, it
+        is learned only if another strategy needs a record.
 
     Attributes
     ----------
     deviation_ : float
-        Learned: standard deviation of the round means of a rival that is as good as the true class,
-        less those of that class. In units of contributions.
+        Learned standard deviation, between rounds, of the mean difference between the true class
+        and a rival that is equally good, in units of contributions.
     prior_rounds_ : float
-        Learned: rounds that this is worth; fewer than there were images to learn from.
+        Learned weight of ``deviation_``, in rounds; less than the number of recorded images.
     round_size_ : int
-        Draws per round that it was learned from; with rounds of another size it is not used.
+        Draws per round of the record. ``deviation_`` is used only with rounds of this size.
 
     Raises
     ------
-    ValueError
-        In ``select``: a parameter is out of range.
+    InputValueError
+        In ``select``, if a parameter is out of range.
 
     References
     ----------
@@ -108,9 +112,9 @@ class RacingPruner(Pruner):
     limit theory and asymptotic confidence sequences", Annals of Statistics 2024, arXiv
     2103.06476. H. Wang and A. Ramdas, "Anytime-valid t-tests and confidence sequences for
     Gaussian means with unknown variance", arXiv 2310.03722. G. K. Smyth, "Linear models and
-    empirical Bayes methods for assessing differential expression", 2004 (the prior's worth). N. J.
-    Johnson, "Modified t tests and confidence intervals for asymmetrical populations", Journal of
-    the American Statistical Association 1978 (skewness).
+    empirical Bayes methods for assessing differential expression", 2004 (weight of the prior).
+    N. J. Johnson, "Modified t tests and confidence intervals for asymmetrical populations",
+    Journal of the American Statistical Association 1978 (skewness).
 
     Examples
     --------
@@ -145,17 +149,16 @@ class RacingPruner(Pruner):
         return self.learn_profile
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
-        """Learn how much a rival as good as the true class would vary against it.
+        """Learn the variance between rounds of a rival that is as good as the true class.
 
-        From each image's closest rival: its variance as a line in its squared gap, at gap 0. It is
-        that of rounds of the record's size, under these weights. A record of one round teaches
-        nothing, and a race of one drops nobody: unless ``learn_profile`` asks for it, it is left.
+        Fit the variance of each image's closest rival as a line in its squared gap, and read it
+        off at gap 0. A record of a single round is ignored unless ``learn_profile`` is True.
 
         Raises
         ------
-        ValueError
-            If the record has no image, no two rounds (with ``learn_profile``), or no closest rival
-            that varies.
+        InputValueError
+            If the record has no image, has a single round although ``learn_profile`` is True, or
+            every closest rival has variance 0.
         """
         closest = [
             _closest(round_means(differences[None], record.round_of)[0])
@@ -166,15 +169,18 @@ class RacingPruner(Pruner):
             return self
         if n_rounds < 2:
             raise InputValueError(
-                f"RacingPruner learns from at least 2 rounds of at least 1 image, but the record "
-                f"has {len(closest)} images and {n_rounds} rounds; use smaller rounds."
+                "RacingPruner needs at least 1 image and at least 2 rounds to learn from, but "
+                f"{len(closest)} images and {n_rounds} rounds were recorded; use more images or "
+                "smaller rounds."
             )
         rounds = torch.stack(closest)
         gap, variance = rounds.mean(1), rounds.var(1)
         varies = variance > 0
         if not varies.any():
             raise InputValueError(
-                "all paired differences in the record are constant; check the model."
+                "the differences between the true class and its closest rival are constant in "
+                f"all {len(closest)} recorded images, so they have no variance to learn; check "
+                "that the network's output depends on its input."
             )
         squared_gap, variance = gap[varies] ** 2, variance[varies]
         at_zero, slope = _fit_line(squared_gap, variance)
@@ -186,14 +192,8 @@ class RacingPruner(Pruner):
         self.round_size_ = _first_size(record.round_of)
         return self
 
-    def select(
-        self,
-        contributions: Tensor,
-        active: Tensor,
-        round_of: Tensor,
-        class_of: Tensor | None = None,
-    ) -> Tensor:
-        self._check()
+    def _survivors(self, look: Look) -> Tensor:
+        contributions, active, round_of, _ = look
         means = round_means(contributions, round_of)
         if active.shape[1] == 1 or means.shape[2] < self.min_rounds:
             return active
@@ -216,30 +216,31 @@ class RacingPruner(Pruner):
         return active & ~(behind & rivals & (n + worth >= _LEAST_KNOWLEDGE))
 
     def _check(self) -> None:
+        super()._check()
         if not 0 < self.alpha < 1:
-            raise InputValueError(f"alpha={self.alpha!r} must be between 0 and 1.")
+            raise InputValueError(f"alpha={self.alpha!r} must be above 0 and below 1.")
         if not 0 <= self.prior_rounds < math.inf:
             raise InputValueError(
                 f"prior_rounds={self.prior_rounds!r} must be at least 0 and finite."
             )
         if check_positive_integer("min_rounds", self.min_rounds) == 1:
             raise InputValueError(
-                "min_rounds=1 must be at least 2: the first round finds a leader."
+                "min_rounds=1 must be at least 2, because the first round only finds a leader."
             )
         check_positive_integer("tuned_round", self.tuned_round)
 
     def _precision(self) -> float:
-        """c^2 of the effect's prior."""
+        """Compute c^2, the prior precision of mu / s."""
         log_odds = -2 * math.log(self.alpha)
         return self.tuned_round / (log_odds + math.log(log_odds + 1))
 
     def _prior(
         self, total: Tensor, squares: Tensor, rivals: Tensor, n: int, learned: bool
     ) -> tuple[Tensor, Tensor]:
-        """Variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
+        """Return the prior variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
         if learned:
             return torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
-        if n == 1:  # nothing is known of the variance
+        if n == 1:  # a single difference has no variance
             return torch.zeros(1), torch.zeros(1)
         variance = (squares - total**2 / n).clamp(min=0) / (n - 1)
         n_rivals = rivals.sum(1, keepdim=True).clamp(min=1)
@@ -248,9 +249,9 @@ class RacingPruner(Pruner):
 
 
 def round_means(contributions: Tensor, round_of: Tensor) -> Tensor:
-    """Means over the draws of each round, [B, P, R], of contributions [B, P, J].
+    """Average contributions [B, P, J] over the draws of each round, to [B, P, R].
 
-    A last round that the budget cut short is left out: it covers only a part of [0, T).
+    A last round that ``max_draws`` cut short is left out, because it covers only a part of [0, T).
     """
     sizes = round_of.bincount()
     shape = (*contributions.shape[:2], len(sizes))
@@ -260,14 +261,14 @@ def round_means(contributions: Tensor, round_of: Tensor) -> Tensor:
 
 
 def behind_earlier_leader(means: Tensor) -> Tensor:
-    """Round means [B, P, R] less those of whoever led before the round, [B, P, R - 1].
+    """Subtract the leader before each round from round means [B, P, R], to give [B, P, R - 1].
 
-    The leader of a round is the row of least mean on all earlier rounds among those that were
-    evaluated on it; for that row itself, the second takes its place.
+    The leader before a round is the row with the smallest mean over all earlier rounds, among the
+    rows that were evaluated in that round. The leader itself is compared with the second-best row.
 
     Examples
     --------
-    The second row leads after one round, and the first after two:
+    The second row leads after one round, the first row after two:
 
     >>> means = torch.tensor([[[2.0, 1.0, 7.0], [1.0, 4.0, 9.0], [5.0, 5.0, 5.0]]])
     >>> behind_earlier_leader(means).tolist()
@@ -281,24 +282,25 @@ def behind_earlier_leader(means: Tensor) -> Tensor:
 
 
 def _first_size(round_of: Tensor) -> int:
-    """Draws of the first round."""
+    """Count the draws of the first round."""
     return int((round_of == 0).sum())
 
 
 def _closest(rivals: Tensor) -> Tensor:
-    """The row of least mean, [R], of rivals [P, R]."""
+    """Return the row of least mean, [R], of rivals [P, R]."""
     return rivals[rivals.mean(1).argmin()].clone()
 
 
 def _best(means: Tensor, active: Tensor) -> Tensor:
-    """The active row of least mean, [B], of means [B, P, R]."""
+    """Return the index of the active row of least mean, [B], of means [B, P, R]."""
     return means.mean(2).masked_fill(~active, torch.inf).argmin(1)
 
 
 def _skewness(differences: Tensor, total: Tensor, spread: Tensor, most: float) -> Tensor:
-    """What negative skewness of differences [B, P, n] takes from their sums [B, P].
+    """Compute Johnson's correction for negative skewness, to be subtracted from ``total`` [B, P].
 
-    ``spread`` is their variance; ``most`` bounds the z^2 that a correction near the null is for.
+    ``total`` is the sum of differences [B, P, n] and ``spread`` their variance. z^2 is clipped at
+    ``most``, because the correction is accurate only near the null hypothesis.
     """
     n = differences.shape[2]
     third = ((differences - total[..., None] / n) ** 3).mean(2).clamp(max=0)
@@ -307,7 +309,10 @@ def _skewness(differences: Tensor, total: Tensor, spread: Tensor, most: float) -
 
 
 def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Intercept and slope, both non-negative, of y > 0 on x >= 0, by relative least squares."""
+    """Fit a line to y > 0 at x >= 0 by least squares of the relative error.
+
+    Returns the intercept and the slope, both non-negative.
+    """
     fitted = y.mean().expand_as(y)
     for _ in range(20):
         design = torch.stack([1 / fitted, x / fitted], 1)
@@ -321,10 +326,10 @@ def _fit_line(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _prior_variance(variance: Tensor, freedom: int) -> tuple[float, float]:
-    """s_0^2 and nu of the scaled inverse chi-square that these sample variances come from.
+    """Estimate s_0^2 and nu of the scaled inverse chi-square prior of sample variances.
 
-    By the mean and variance of their logarithms, each having ``freedom`` degrees of freedom. How
-    much n images depart from each other is known from n - 1 deviations: nu is no more.
+    The estimates match the mean and variance of the logarithms of the sample variances, which have
+    ``freedom`` degrees of freedom each. nu is at most n - 1 for n images.
     """
     half = torch.tensor(freedom / 2, dtype=torch.float64)
     logs = variance.double().log() - torch.digamma(half) + half.log()

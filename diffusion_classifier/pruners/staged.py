@@ -1,4 +1,4 @@
-"""Cuts at fixed numbers of draws, as in the published search."""
+"""A pruner that cuts at fixed numbers of draws, as in the search of Li et al."""
 
 from __future__ import annotations
 
@@ -9,33 +9,36 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..utils.validation import check_positive_integer
-from .base import Pruner
+from .base import BuiltInPruner, Look
 
 
-class StagedPruner(Pruner):
-    """Keeps the classes of smallest mean error at fixed numbers of draws.
+class StagedPruner(BuiltInPruner):
+    """Keep the classes with the smallest mean errors at fixed numbers of draws.
 
-    A class of several prompts is judged by its best one, and kept with all that are active.
+    A class with several prompts is ranked by its best prompt. A class that is kept keeps all its
+    active prompts.
 
     Parameters
     ----------
     n_draws : sequence of int, default=(20,)
-        Draws after which each cut is made, increasing.
+        Draws at which each cut is made, increasing.
     keep : sequence of int, default=(5,)
-        Classes kept at each cut, not increasing.
+        Number of classes kept at each cut, not increasing.
     max_draws : int, default=200
-        Draws that the last survivors get.
+        Draws of the classes that survive all cuts.
 
     Raises
     ------
-    ValueError
-        In ``select``: lengths differ, an entry is not a positive integer, ``n_draws`` does not
-        increase, ``keep`` increases, or ``max_draws`` is not above the last cut.
+    InputValueError
+        In ``select``, if ``n_draws`` and ``keep`` differ in length, an entry is not a positive
+        integer, ``n_draws`` does not increase, ``keep`` increases, or ``max_draws`` is not above
+        the last cut.
 
     References
     ----------
-    A. C. Li et al., arXiv 2303.16203, section 3.3 and its published script. Their ImageNet
-    schedule is ``StagedPruner((50, 100, 500), (500, 50, 10), max_draws=1000)``.
+    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023, arXiv
+    2303.16203, section 3.3 and its published script. Their ImageNet schedule is
+    ``StagedPruner((50, 100, 500), (500, 50, 10), max_draws=1000)``.
 
     Examples
     --------
@@ -52,34 +55,28 @@ class StagedPruner(Pruner):
         self.max_draws = max_draws
 
     def _stages(self) -> list[tuple[int, int]]:
-        """(draws, keep) of each cut, validated."""
+        """Return the validated (draws, keep) of each cut."""
         draws = [check_positive_integer("n_draws", n) for n in self.n_draws]
         keep = [check_positive_integer("keep", k) for k in self.keep]
         budget = check_positive_integer("max_draws", self.max_draws)
         if len(draws) != len(keep):
             raise InputValueError(
-                f"n_draws={self.n_draws!r} and keep={self.keep!r} must have one entry per cut."
+                f"n_draws={self.n_draws!r} and keep={self.keep!r} must have one entry per cut, but "
+                f"have {len(draws)} and {len(keep)}."
             )
         if draws != sorted(set(draws)) or keep != sorted(keep, reverse=True):
             raise InputValueError(
-                f"n_draws={self.n_draws!r} must increase and keep={self.keep!r} must not."
+                f"n_draws={self.n_draws!r} must increase and keep={self.keep!r} must not increase."
             )
         if draws and budget <= draws[-1]:
             raise InputValueError(
-                f"max_draws={budget} must be above the last cut at {draws[-1]} draws."
+                f"max_draws={budget} must be above the last cut, at {draws[-1]} draws."
             )
         return list(zip(draws, keep, strict=True))
 
-    def select(
-        self,
-        contributions: Tensor,
-        active: Tensor,
-        round_of: Tensor,
-        class_of: Tensor | None = None,
-    ) -> Tensor:
+    def _survivors(self, look: Look) -> Tensor:
+        contributions, active, _, class_of = look
         reached = [keep for draws, keep in self._stages() if draws <= contributions.shape[2]]
-        if class_of is None:
-            class_of = torch.arange(active.shape[1])
         n_classes = int(class_of.max()) + 1
         if not reached or reached[-1] >= n_classes:
             return active

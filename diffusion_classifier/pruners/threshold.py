@@ -1,4 +1,4 @@
-"""A threshold on the summed difference to the leader."""
+"""A pruner with a threshold on the summed difference to the leader."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord
-from ..utils.validation import check_positive_integer
-from .base import Pruner, behind_leader
+from .base import LeaderPruner
 
 
-class ThresholdPruner(Pruner):
-    """Drops a prompt whose cumulative contribution is too far above the leader's.
+class ThresholdPruner(LeaderPruner):
+    """Drop a prompt whose summed contributions are too far above those of the leader.
 
     Parameters
     ----------
     threshold : float, optional
-        Largest ``sum_j (c_pj - c_leader,j)`` of a prompt that stays; in nats with "likelihood"
-        weights. By default learned in ``fit(X, y)``: the smallest that would have kept the true
-        class of all but a share ``error`` of the recorded images (of those the full record gets
-        right).
+        Largest ``sum_j (c_pj - c_leader,j)`` at which prompt p stays, where ``c_pj`` is its
+        contribution on draw j. The unit is the nat with "likelihood" weights. By default
+        ``fit(X, y)`` learns it from the recorded images that all draws together classify
+        correctly: it is the smallest threshold that keeps the true class in all of them but a
+        share ``error``.
     error : float in [0, 1), default=0.02
-        Without effect if ``threshold`` is given.
+        Share of images whose true class the learned threshold may drop. It has no effect if
+        ``threshold`` is given.
     min_draws : int, default=4
         Draws before the first cut.
     max_draws : int, default=200
-        Draws after which a race ends whoever is left.
+        Draws after which a race ends even if several classes are still active.
 
     Attributes
     ----------
     threshold_ : float
-        Learned.
+        The learned threshold.
 
     Raises
     ------
-    ValueError
-        In ``select``: there is neither a given threshold nor a learned one, or it is negative.
+    InputValueError
+        In ``select``, if ``threshold`` is neither given nor learned, or a parameter is out of
+        range.
 
     References
     ----------
-    Follows the sift-and-refine idea of H. Chen et al., "Diffusion Models are Certifiably Robust
-    Classifiers", NeurIPS 2024, arXiv 2402.02316: sift out classes by a threshold on few
-    timesteps, refine the rest on many. Here the sieve is used after every round.
+    H. Chen et al., "Diffusion Models are Certifiably Robust Classifiers", NeurIPS 2024, arXiv
+    2402.02316. Their sift-and-refine sifts out classes by a threshold on few timesteps and
+    refines the rest on many; this pruner applies a threshold after every round.
 
     Examples
     --------
@@ -76,43 +78,30 @@ class ThresholdPruner(Pruner):
 
         Raises
         ------
-        ValueError
-            If ``error`` is out of range, or the record gets no image right.
+        InputValueError
+            If ``error`` is out of range, or no recorded image is classified correctly.
         """
         if not 0 <= self.error < 1:
             raise InputValueError(f"error={self.error!r} must be at least 0 and below 1.")
-        shortfalls = [
+        shortfalls = [  # how far each true class was behind at its worst look
             -float(differences.cumsum(1)[:, self.min_draws - 1 :].min())
             for differences in record.paired_differences(weights)
             if differences.mean(1).min() > 0
         ]
         if not shortfalls:
             raise InputValueError(
-                f"none of the {len(record)} recorded images is classified correctly, so there is "
-                "no threshold to learn; give threshold=... or other images."
+                f"none of the {len(record)} recorded images is classified correctly, so no "
+                "threshold can be learned; pass threshold=... or fit on other images."
             )
         worst = torch.tensor(shortfalls, dtype=torch.float64).clamp(min=0)
         self.threshold_ = float(worst.quantile(1 - self.error, interpolation="higher"))
         return self
 
-    def select(
-        self,
-        contributions: Tensor,
-        active: Tensor,
-        round_of: Tensor,
-        class_of: Tensor | None = None,
-    ) -> Tensor:
-        threshold = getattr(self, "threshold_", None) if self.threshold is None else self.threshold
-        if threshold is None:
-            raise InputValueError(
-                "ThresholdPruner has no threshold: give one, ThresholdPruner(threshold=...), or "
-                "let it learn from labelled images, fit(X, y)."
-            )
+    def _check(self) -> None:
+        super()._check()
+        threshold = self._given_or_learned("threshold")
         if threshold < 0:
             raise InputValueError(f"threshold={threshold!r} must not be negative.")
-        if contributions.shape[2] < check_positive_integer("min_draws", self.min_draws):
-            return active
-        return active & ~(behind_leader(contributions, active).sum(2) > threshold)
 
-    def next_look(self, n_draws: int) -> int:
-        return max(n_draws + 1, self.min_draws)
+    def _too_far(self, differences: Tensor) -> Tensor:
+        return differences.sum(2) > self._given_or_learned("threshold")

@@ -34,7 +34,7 @@ class EvenSampler(Sampler):
     Raises
     ------
     InputValueError
-        By ``rounds``, if ``stages`` are not increasing positive integers or the last one exceeds
+        In ``rounds``, if ``stages`` are not increasing positive integers or the last one exceeds
         the number of timesteps of the schedule.
 
     References
@@ -92,7 +92,7 @@ class FixedDraws(Sampler):
     Raises
     ------
     InputValueError
-        By ``rounds``, if ``timesteps`` is empty, a timestep is outside the schedule, ``noise``
+        In ``rounds``, if ``timesteps`` is empty, a timestep is outside the schedule, ``noise``
         has another length, or ``round_size`` is not a positive integer.
 
     Examples

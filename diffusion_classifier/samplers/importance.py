@@ -47,7 +47,7 @@ class ImportanceSampler(StratifiedSampler):
     Raises
     ------
     InputValueError
-        By ``rounds``, if ``proposal`` is neither given nor learned or does not have one finite,
+        In ``rounds``, if ``proposal`` is neither given nor learned or does not have one finite,
         non-negative entry per timestep, ``uniform_share`` is out of range, or ``round_size`` is
         invalid.
 

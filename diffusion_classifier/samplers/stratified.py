@@ -36,7 +36,7 @@ class StratifiedSampler(Sampler):
     Raises
     ------
     InputValueError
-        By ``rounds``, if ``round_size`` is not a positive integer, or is odd although
+        In ``rounds``, if ``round_size`` is not a positive integer, or is odd although
         ``antithetic=True``.
 
     References
