@@ -3,8 +3,9 @@ r"""DiffusionClassifier: the scikit-learn estimator.
     log p(x | c) ~ -E_{t, eps}[ w(t) ||eps - eps_hat(alpha_t x + sigma_t eps, t, c)||^2 ]
     p(c | x)     = softmax_c( log p(x | c) + log prior(c) )
 
-The class whose prompt predicts the noise best wins (arXiv 2303.16203). ``fit`` makes the values
-that predictions need; :mod:`diffusion_classifier.estimator.predicting` leads X through the rooms.
+The class whose prompt predicts the noise best wins (arXiv 2303.16203). A *draw* is a timestep and
+noise (t, eps); the same draws serve all classes and images. This module holds the parameters and
+``fit``; :mod:`diffusion_classifier.estimator.predicting` computes predictions.
 """
 
 from __future__ import annotations
@@ -49,87 +50,89 @@ from .utils.validation import all_or_nothing, check_option
 
 
 class DiffusionClassifier(DocumentedMixin, FittedClassifier):
-    """Zero-shot image classifier from a diffusion model.
+    """Zero-shot image classifier based on a diffusion model.
 
-    For each class prompt, noise the image, let the network predict the noise, and pick the
-    class whose prompt predicts it best.
+    Add noise to the image, let the network predict the noise under each class prompt, and choose
+    the class whose prompt predicts it best.
 
     Parameters
     ----------
     backend : None, str, path-like or Backend, default=None
         The noise predictor. None is the small embedded model (32 x 32 scenes of coloured
-        digits); a string is a diffusers folder or Hub id, such as
+        digits). A string is a diffusers folder or Hub id, such as
         ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``, loaded once per process.
     prompts : None, str, list of str or dict, default=None
         How labels become prompts: a template such as ``"a photo of a {}"``, a list of templates,
-        or ``{label: prompt or [prompts]}``. None is the backend's own template.
+        or ``{label: prompt or [prompts]}``. None uses the backend's own template.
     sampler : None, str or Sampler, default=None
-        Which timesteps and noise to draw. None is ``StratifiedSampler()``, or
-        ``ImportanceSampler`` with the backend's own ``default_proposal`` if it has one.
+        Chooses the timesteps and noise. None is ``StratifiedSampler()``, or
+        ``ImportanceSampler`` with the backend's ``default_proposal`` if it has one.
     pruner : None, str or Pruner, default=None
-        Which classes stay in the race, and the budget. None is ``RacingPruner()``.
+        Drops losing classes early, and sets the budget of draws. None is ``RacingPruner()``.
     weighting : str or Weighting, default="uniform"
-        How much each timestep counts: "uniform", "likelihood", "exponential", "native" or
-        "fitted" (learned).
+        Weight w(t) of each timestep: "uniform", "likelihood", "exponential", "native" (as in the
+        network's own training loss) or "fitted" (learned from images).
     loss : {"l2", "l1", "huber", "vlb"}, default="l2"
         Loss of the noise residual, summed over dimensions. "vlb" is the variational bound, in
-        nats, for networks that predict a variance too
+        nats, for networks that also predict a variance
         (:mod:`diffusion_classifier.noise.variational`).
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
-        A class's loss from those of its prompts.
+        How the losses of a class's prompts are reduced to one class loss.
     priors : array-like of shape (n_classes,), optional
-        Positive, in the order of ``classes_``; normalised. Uniform by default.
+        Positive class priors in the order of ``classes_``; they are normalised. By default
+        uniform.
     calibrator : None, str or Calibrator, default=None
-        Learns the temperature of probabilities: "temperature", or "temperature-draws", which
-        also depends on how many draws the race took. None leaves it at 1.
+        Learns the temperature of the probabilities: "temperature", or "temperature-draws", which
+        also depends on the number of draws taken. None keeps a temperature of 1.
     n_fit_images : int, default=100
-        Most images whose errors ``fit(X, y)`` records, if a strategy learns from them.
+        Maximum number of images whose errors ``fit(X, y)`` records, if a strategy learns from them.
     image_size : int or (int, int), optional
-        Height and width that images are resized to, in pixels. By default the model's own.
+        Height and width to resize images to, in pixels. By default the model's own.
     resize : {"crop", "pad", "squash"}, default="crop"
-        Cut the longer side, pad the shorter, or change the aspect ratio.
+        Crop the longer side, pad the shorter side, or change the aspect ratio.
     batch_size : "auto" or int, default="auto"
-        Rows per network call. With a number, results on a CPU are equal to the bit whatever
-        the order and number of images; with "auto" they agree to rounding.
+        Rows per network call. With a number, results on a CPU are bit-identical whatever the
+        order and number of images; with "auto" they agree up to rounding.
     device : str or torch.device, default="auto"
-        "auto" is CUDA, else MPS, else the CPU. A Backend that you pass stays where it is.
+        "auto" is CUDA, else MPS, else the CPU. Ignored for a Backend instance.
     dtype : str or torch.dtype, default="auto"
-        "auto" is float16 on CUDA and float32 elsewhere. Errors are float32 in any case. A
-        Backend that you pass keeps its own.
+        "auto" is float16 on CUDA and float32 elsewhere. Ignored for a Backend instance. Errors
+        are always float32.
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws. One seed gives every image the same draws.
+        Seed of the draws. All images share the same draws.
     verbose : "auto", bool or int, default="auto"
-        Whether to show a progress bar, of evaluations, images done and time left. "auto" shows one
-        in a terminal or notebook, when there is more than a second of work; 0 never, 1 always.
+        Whether to show a progress bar. "auto" shows it in a terminal or notebook if the work takes
+        more than a second, 0 never and 1 always.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Sorted labels; columns of the outputs follow it.
+        Sorted labels, in the order of the output columns.
     prompts_ : dict
         The prompts of each label.
     backend_ : Backend
         The noise predictor; it shares its weights with ``backend``.
     sampler_ : Sampler
-        A copy of ``sampler``, with what it learned.
+        Fitted copy of ``sampler``.
     pruner_ : Pruner
-        A copy of ``pruner``, with what it learned.
+        Fitted copy of ``pruner``.
     weighting_ : Weighting
-        A copy of ``weighting``, with what it learned.
+        Fitted copy of ``weighting``.
     calibrator_ : Calibrator or None
-        Holds the temperature that was learned.
+        Fitted copy of ``calibrator``, with the learned temperature.
     loss_ : str
-        As ``fit`` saw it; only ``batch_size`` and ``verbose`` take effect without a new ``fit``.
+        The ``loss`` at ``fit``. Later changes of parameters have no effect before the next
+        ``fit``, except those of ``batch_size`` and ``verbose``.
     resize_ : str
-        As ``fit`` saw it.
+        The ``resize`` mode at ``fit``.
     image_size_ : tuple of (int, int) or None
-        Height and width that ``fit`` saw, in pixels; None if they are the model's own.
+        Height and width at ``fit``, in pixels; None for the model's own.
     seed_ : int
         Key of the draws.
     n_features_in_ : int
-        Number of columns, if X is a table, a data frame or flattened rows.
+        Number of columns; set if X is a table, a data frame or flattened images.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, if X is a data frame and all of them are strings.
+        Column names; set if X is a data frame whose column names are all strings.
 
     References
     ----------
@@ -189,16 +192,16 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
 
     @all_or_nothing
     def fit(self, X: Any, y: ArrayLike) -> Self:
-        """Name the classes, encode their prompts and let strategies learn.
+        """Set the classes, encode their prompts and fit the strategies that learn.
 
         Parameters
         ----------
         X : None, images of length n or a full ErrorTable
-            None for zero-shot use. Images are looked at only if a strategy learns from them, as
-            a calibrator does (:mod:`diffusion_classifier.estimator.fitting`); see ``predict`` for
-            their forms.
+            None for zero-shot use. Images (see ``predict`` for their forms) are used only if a
+            strategy learns from them, such as a calibrator. A *full* ErrorTable, with every
+            prompt evaluated on every draw, can replace them.
         y : array-like of shape (n,)
-            With ``X=None``, the labels of the classes, each once. Else the label of each image.
+            With ``X=None``, the class labels, each once. Otherwise the label of each image.
 
         Returns
         -------
@@ -208,16 +211,16 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         Raises
         ------
         InputValueError
-            If there are fewer than two classes, a label has no prompt, a parameter is not one of
-            the known values, or with ``X=None`` a label comes twice or a strategy must learn.
+            If there are fewer than two classes, a label has no prompt, a parameter has an unknown
+            value, or, with ``X=None``, a label is repeated or a strategy needs images to learn.
         InputFileError
             If the backend's folder or Hub id cannot be loaded.
 
         Warns
         -----
         UserWarning
-            If labels are numbers but the model reads text, a prompt is longer than its
-            tokenizer takes, or the embedded model does not know a word.
+            If labels are numbers but the model reads text, a prompt exceeds the tokenizer's
+            maximum length, or the embedded model does not know a word.
         """
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("loss", self.loss, LOSS_NAMES)
@@ -252,29 +255,29 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
         unweighted = Scoring(weights, log_prior, torch.as_tensor(class_of), self.prompt_reduction)
-        self._scoring = unweighted  # as errors are recorded, before weights are learned
+        self._scoring = unweighted  # used to record errors, before weights are learned
         learn_strategies(strategies, X, y, self._predictor(), self.n_fit_images, self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
         self._predictor().check()
         return self
 
     def encode(self, X: Any) -> Latents:
-        """Encode images once, to ask many questions about them.
+        """Encode images to latents, which can be reused for many predictions.
 
-        Classes and prompts play no part, so this needs no ``fit``: encode before cross-validation,
-        and no image is decoded or encoded twice. A fitted classifier uses the network and picture
-        size that ``fit`` saw.
+        Encoding depends on neither classes nor prompts, so it needs no ``fit``. Encode before
+        cross-validation to decode and encode every image only once. A fitted classifier encodes
+        with the network and image size of its ``fit``.
 
         Parameters
         ----------
         X : images of length n
-            As for ``predict``.
+            See ``predict``.
 
         Returns
         -------
         Latents
-            Accepted in place of X by every method, of this classifier or of any other with the
-            same network and picture size. scikit-learn can slice it.
+            Accepted as X by all methods of this classifier, and of any other with the same
+            network and image size. scikit-learn can index it.
 
         Raises
         ------
@@ -300,26 +303,27 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         *,
         backend: str | os.PathLike[str] | Backend | None = None,
     ) -> Self:
-        """Read a classifier that ``save`` wrote; no code from the folder is run.
+        """Load a classifier that ``save`` wrote, without running code from the folder.
 
         Parameters
         ----------
         folder : str or path-like
         backend : None, str, path-like or Backend, default=None
-            The network, if it was made in memory or has moved. None: loaded from where it was.
+            The network. Needed if it was created in memory or has moved; None loads it from its
+            saved location.
 
         Returns
         -------
         DiffusionClassifier
-            Fitted; its answers are those of the saved one.
+            Fitted; it predicts what the saved classifier predicted.
 
         Raises
         ------
         MissingFileError
-            If a file of the save is missing.
+            If a saved file is missing.
         InputValueError
-            If a file was edited, the format is of another version, or the network is another one:
-            its configuration differs or, without ``backend``, its name or revision.
+            If a file was edited, the format version is not supported, or the network differs: its
+            configuration or, without ``backend``, its name or revision.
         """
         saved = read_classifier(folder, backend)
         clf = cls(**saved.parameters)

@@ -1,4 +1,4 @@
-"""The race: rounds of draws, their errors, and who stays."""
+"""The race: classes compete on rounds of draws, and a pruner drops losing ones after each round."""
 
 from .loop import run_race
 from .source import ErrorSource, Request, Result

@@ -1,4 +1,4 @@
-"""How many rows go through the network at once, and fewer once memory runs out."""
+"""Batch sizes, halved when the device runs out of memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..utils.validation import check_positive_integer
 BatchSizeOption = int | Literal["auto"]
 Output = TypeVar("Output")
 
-# Latent elements per batch that keep a device busy; found on 2 CPU cores and, for CUDA, meant
-# to fit Stable Diffusion in half precision on 16 GB (larger batches gain little).
+# Latent elements per batch that keep a device busy. The CPU value was measured on 2 cores; the
+# GPU value fits Stable Diffusion in half precision in 16 GB (larger batches gain little).
 _CPU_BATCH_ELEMENTS = 2**15
 _GPU_BATCH_ELEMENTS = 2**20
 _MAX_BATCH = 512
@@ -25,15 +25,15 @@ IMAGES_PER_ENCODING = 8
 
 
 class BatchSize:
-    """Rows per call of a network, fewer once memory has run out.
+    """Number of rows per network call, halved whenever memory runs out.
 
     Parameters
     ----------
     rows : int
-        Rows per call to begin with.
+        Initial number of rows per call.
     padded_to_full : bool, default=False
-        Whether the last batch is padded to the length of all others. On a CPU, results are then
-        equal to the bit whatever else is in the call. Otherwise it is padded to a power of two.
+        Whether short batches are padded to ``rows``. On a CPU, the results of a row are then
+        bit-identical whatever else is in the batch. Otherwise they are padded to a power of two.
     """
 
     def __init__(self, rows: int, *, padded_to_full: bool = False) -> None:
@@ -44,15 +44,15 @@ class BatchSize:
     def of_network(
         cls, batch_size: BatchSizeOption, device: torch.device, n_elements: int
     ) -> BatchSize:
-        """The batch size of a denoiser.
+        """Choose the batch size of a denoiser.
 
         Parameters
         ----------
         batch_size : "auto" or int
-            The estimator's parameter. A number makes every batch exactly that long.
+            The estimator's parameter. With a number, every batch has exactly that length.
         device : torch.device
         n_elements : int
-            Elements of one latent.
+            Number of elements of one latent.
 
         Raises
         ------
@@ -66,37 +66,37 @@ class BatchSize:
 
     @classmethod
     def of_encoder(cls, batch_size: BatchSizeOption = "auto") -> BatchSize:
-        """The batch size of an image encoder, padded as the denoiser's batches are."""
+        """Choose the batch size of an image encoder, padded like the denoiser's batches."""
         return cls(IMAGES_PER_ENCODING, padded_to_full=is_fixed(batch_size))
 
     @property
     def rows_wanted(self) -> int:
-        """Rows per step: enough that the padding of its last batch is little."""
+        """Rows per step: several batches, so that padding the last one costs little."""
         return self.rows * _BATCHES_PER_STEP
 
     def padded(self, n_rows: int) -> int:
-        """Length of a batch that holds ``n_rows`` rows."""
+        """Return the padded length of a batch of ``n_rows`` rows."""
         if self.padded_to_full or n_rows >= self.rows:
             return self.rows
         return 2 ** math.ceil(math.log2(n_rows))
 
     def attempt(self, call: Callable[[int], Output]) -> Output:
-        """Call with the number of rows, and with half as many each time memory runs out.
+        """Run one batch, and retry with half as many rows each time memory runs out.
 
         Parameters
         ----------
         call : callable
-            ``call(rows)`` does the work of one batch.
+            ``call(rows)`` computes one batch of at most ``rows`` rows.
 
         Returns
         -------
         object
-            What the first call that fits in memory returns.
+            The result of the first call that fits in memory.
 
         Raises
         ------
         OutOfMemoryError
-            If one row is too much already.
+            If even one row does not fit.
         """
         while True:
             try:
@@ -118,12 +118,12 @@ class BatchSize:
 
 
 def is_fixed(batch_size: BatchSizeOption) -> bool:
-    """Whether every batch is to have one length, not one that is chosen for the device."""
+    """Whether the user set the batch size, so that it is not chosen for the device."""
     return not (isinstance(batch_size, str) and batch_size == "auto")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this error says that the device's memory ran out."""
+    """Whether an error means that the device ran out of memory."""
     words = ("out of memory", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
@@ -131,7 +131,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def encode_from(
     encode: Callable[[Sequence[int]], Tensor], first: int, n_images: int, batch: BatchSize
 ) -> Tensor:
-    """Latents of a batch of images, from index ``first`` on."""
+    """Encode one batch of images, starting at index ``first``."""
 
     def encode_rows(rows: int) -> Tensor:
         indices = list(range(first, min(first + rows, n_images)))

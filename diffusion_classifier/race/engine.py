@@ -1,12 +1,12 @@
-r"""The network as error source: any mix of (image, prompt, draw) rows, in full batches.
+r"""The engine: computes the errors of (image, prompt, draw) rows with the network.
 
 For every row, with ``x`` the image's latent and (t, eps) the draw,
 
     z   = alpha_t x + sigma_t eps             once per (image, draw), shared by prompts
     err = loss(network(z, t, condition))      one evaluation
 
-Rows of many images, prompts and draws share a batch: they gather ``z`` and the condition by
-index. The host waits for the device once per step, to read the errors.
+A batch mixes rows of many images, prompts and draws; each row picks its ``z`` and condition by
+index. The host synchronises with the device once per step, to read the errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOISE_CACHE_BYTES = 256 * 2**20
 
 
 class Engine:
-    """Evaluates the network for the race.
+    """Error source that evaluates the network.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Engine:
     condition : Conditioning
         One row per prompt.
     encode : callable
-        ``encode(indices) -> latents [n, ...]`` of the images with these indices.
+        ``encode(indices)`` returns the latents [n, ...] of the images with these indices.
     n_images : int
     loss : {"l2", "l1", "huber", "vlb"}
     batch_size : "auto" or int
@@ -78,14 +78,14 @@ class Engine:
 
     @torch.inference_mode()
     def latent(self, image: int) -> Tensor:
-        """The latent of an image, encoded together with those that follow it."""
+        """Return the latent of an image; the images after it are encoded in the same batch."""
         if image not in self._latents:
             latents = encode_from(self._encode, image, self.n_images, self._encoding)
             self._shape = self._shape or latents.shape[1:]
             if latents.shape[1:] != self._shape:
                 raise InputValueError(
-                    f"image {image} has a latent of shape {tuple(latents.shape[1:])}, earlier "
-                    f"images of {tuple(self._shape)}: give image_size=, to which all are resized."
+                    f"image {image} has a latent of shape {tuple(latents.shape[1:])}, but earlier "
+                    f"images have {tuple(self._shape)}; set image_size to resize all images."
                 )
             self._latents.update(enumerate(latents, image))
         return self._latents[image]
@@ -95,13 +95,13 @@ class Engine:
 
     @torch.inference_mode()
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Errors [A, J] of each request, float32, on the CPU.
+        """Compute the errors [A, J] of each request, in float32 on the CPU.
 
         Raises
         ------
-        FloatingPointError
+        NonFiniteOutputError
             If the network returns NaN or infinity.
-        RuntimeError
+        OutOfMemoryError
             If memory runs out with a single row.
         """
         rows = _Rows.of(requests, self.backend.device)
@@ -116,7 +116,7 @@ class Engine:
         ]
 
     def _noise_images(self, requests: Sequence[Request]) -> _Noised:
-        """Every (image, draw) of the step."""
+        """Add noise to the images, for every (image, draw) of the step."""
         device = self.backend.device
         kind = PREDICTION_TYPES[self.backend.prediction_type]
         z, target, scales, times, clean = [], [], [], [], []
@@ -141,7 +141,7 @@ class Engine:
         )
 
     def _noise_of(self, draws: Draws, shape: torch.Size) -> Tensor:
-        """Noise of a round on the device, kept there while it fits: every image wants it."""
+        """Return a round's noise on the device; cached there, as all images share it."""
         if draws not in self._noise:
             noise = draws.noise(shape).to(self.backend.device, non_blocking=True)
             held = sum(tensor.nbytes for tensor in self._noise.values())
@@ -151,7 +151,7 @@ class Engine:
         return self._noise[draws]
 
     def _batches(self, rows: _Rows, noised: _Noised) -> Iterator[Tensor]:
-        """Errors of all rows, batch by batch."""
+        """Yield the errors of all rows, batch by batch."""
         start = 0
         while start < len(rows):
 
@@ -165,7 +165,7 @@ class Engine:
             yield errors
 
     def _errors_of(self, rows: _Rows, noised: _Noised) -> Tensor:
-        """Errors of a batch of rows, by one call of the network."""
+        """Compute the errors of a batch of rows with one network call."""
         pair = rows.pair
         z, t = noised.z[pair].to(self.backend.dtype), noised.t[pair]
         condition = self.condition[rows.prompt]
@@ -177,6 +177,7 @@ class Engine:
         return self._bound.errors(residual, variance, noised.clean[pair], t)
 
     def _check_finite(self, errors: Tensor, rows: _Rows, requests: Sequence[Request]) -> None:
+        """Raise with the timestep, image and prompt of the first error that is not finite."""
         bad = (~errors.isfinite()).nonzero()[:, 0]
         if not len(bad):
             return
@@ -196,25 +197,25 @@ class Engine:
 
 
 class _Noised(NamedTuple):
-    """Images noised by draws, one row per (image, draw)."""
+    """Noisy images and prediction targets, one row per (image, draw)."""
 
     z: Tensor
     t: Tensor
     target: Tensor
     scale: Tensor
-    clean: Tensor | None  # the latents without noise, if the loss reads them
+    clean: Tensor | None  # the latents without noise, if the loss needs them
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Index of every row's (image, draw) pair and of its prompt."""
+    """The (image, draw) index and the prompt index of every row."""
 
     pair: Tensor
     prompt: Tensor
 
     @classmethod
     def of(cls, requests: Sequence[Request], device: torch.device) -> _Rows:
-        """All rows of some requests, draw-major within an image."""
+        """List all rows of the requests, draw-major within an image."""
         pairs, prompts, first = [], [], 0
         for request in requests:
             pairs.append(
@@ -228,6 +229,6 @@ class _Rows:
         return len(self.pair)
 
     def slice(self, start: int, stop: int, length: int) -> _Rows:
-        """Rows ``start:stop``, padded to ``length`` with copies of the last."""
+        """Return rows ``start:stop``, padded to ``length`` with copies of the last row."""
         index = torch.arange(start, start + length, device=self.pair.device).clamp(max=stop - 1)
         return _Rows(self.pair[index], self.prompt[index])

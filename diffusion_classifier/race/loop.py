@@ -1,13 +1,14 @@
-r"""The race: rounds of draws, until one class is left or the budget ends.
+r"""The race loop: rounds of draws, until one class is left or the budget is spent.
 
     round r:   errors of every active prompt on the round's draws
                contributions c_pj = w(t_j) err_pj / q_j - log prior
                active <- pruner.select(contributions, active)
 
-Several images race side by side so that batches are full: a decided image leaves the window and
-the next one enters. The result of one image does not depend on the others.
+A prompt or class is *active* while it is still in the race. A *window* of several images races
+side by side to fill the batches: when an image is decided, the next one takes its place. The
+result of an image does not depend on the others.
 
-Errors come from any *error source*: the engine runs the network, a recorded table looks them up.
+Errors come from an *error source*: the engine runs the network, a recorded table looks them up.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ from .tape import DrawTape
 
 @dataclass
 class _Runner:
-    """An image in flight."""
+    """Race state of one image in the window."""
 
     image: int
     active: Tensor
     chunks: list[Tensor] = field(default_factory=list)  # errors of past steps, each [P, J]
     n_rounds: int = 0
     n_draws: int = 0
-    look: int = 0  # draws at which the pruner is asked next
+    look: int = 0  # number of draws at which the pruner decides next
 
     def record(self, request: Request, errors: Tensor) -> None:
+        """Append the errors [A, J] that answer a request."""
         chunk = torch.full((len(self.active), request.n_draws), torch.nan, dtype=errors.dtype)
         chunk[request.prompts] = errors
         self.chunks.append(chunk)
@@ -44,6 +46,7 @@ class _Runner:
         self.n_draws += request.n_draws
 
     def errors(self) -> Tensor:
+        """Return all errors so far, [P, J]."""
         if len(self.chunks) > 1:
             self.chunks = [torch.cat(self.chunks, 1)]
         return self.chunks[0]
@@ -58,16 +61,16 @@ def run_race(
     ----------
     source : ErrorSource
     tape : DrawTape
-        The rounds, already cut at the budget.
+        The rounds of draws, limited to the budget.
     pruner : Pruner
     scoring : Scoring
     images : iterable of int
-        Images to decide, admitted in this order.
+        Indices of the images to race, started in this order.
 
     Yields
     ------
     Result
-        As images are decided, which need not be in order.
+        One per image, in the order in which images are decided.
     """
     waiting = iter(images)
     window: list[_Runner] = []
@@ -98,10 +101,9 @@ def _plan_step(
     window: list[_Runner],
     waiting: Iterator[int],
 ) -> list[Request]:
-    """Requests worth about ``rows_wanted`` rows: images in flight first, then new ones.
+    """Plan requests of about ``rows_wanted`` rows: images in the window first, then new ones.
 
-    An image takes all rounds up to the pruner's next look if there is room: no decision could
-    fall between them.
+    An image takes all rounds up to the pruner's next decision, as far as there is room.
     """
     requests: list[Request] = []
     room = source.rows_wanted
@@ -120,6 +122,7 @@ def _plan_step(
 
 
 def _plan_runner(runner: _Runner, tape: DrawTape, room: int) -> Request:
+    """Plan the next rounds of one image, at least one."""
     prompts = runner.active.nonzero()[:, 0]
     rounds: list[Draws] = []
     n_draws = runner.n_draws
@@ -132,7 +135,7 @@ def _plan_runner(runner: _Runner, tape: DrawTape, room: int) -> Request:
 
 
 def _prune(looking: list[_Runner], tape: DrawTape, pruner: Pruner, scoring: Scoring) -> None:
-    """Ask the pruner about these images, together where they have taken the same draws."""
+    """Let the pruner decide for these images, in groups with the same number of draws."""
     groups: dict[int, list[_Runner]] = {}
     for runner in looking:
         groups.setdefault(runner.n_draws, []).append(runner)

@@ -1,4 +1,4 @@
-"""A progress bar of evaluations, where somebody watches."""
+"""Progress bar that counts evaluations."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ Verbosity = Literal["auto"] | bool | int
 
 
 class Progress:
-    """A bar of evaluations, with images done and time left.
+    """Progress bar of evaluations, with the number of decided images and the time left.
 
-    How many evaluations a race takes is known only at its end. The total starts at the most they
-    can be, and shrinks by what each decided image did not need.
+    A race's number of evaluations is known only at its end. The total therefore starts at the
+    maximum and shrinks, with each decided image, by the evaluations that it did not need.
 
     Parameters
     ----------
     n_images : int
     max_evaluations : int
-        Most evaluations that one image can take.
+        Maximum number of evaluations per image.
     verbose : "auto", bool or int
-        0 is silent. "auto" shows a bar only in a terminal or a notebook, in the main process, and
-        for work of more than a second.
+        0 is silent. "auto" shows a bar only in a terminal or notebook, in the main process, and
+        if the work takes more than a second.
 
     Raises
     ------
-    ValueError
+    InputValueError
         If ``verbose`` is not one of these.
     """
 
     def __init__(self, n_images: int, max_evaluations: int, verbose: Verbosity) -> None:
-        from tqdm.auto import tqdm  # in a notebook, one of its widgets
+        from tqdm.auto import tqdm  # a widget in notebooks
 
         automatic = isinstance(verbose, str) and verbose == "auto"
         if not (automatic or (isinstance(verbose, int | np.integer | np.bool_) and verbose >= 0)):
@@ -57,25 +57,25 @@ class Progress:
 
     @property
     def is_shown(self) -> bool:
-        """Whether a bar is drawn."""
+        """Whether the bar is drawn."""
         return not self._bar.disable
 
     @property
     def total(self) -> int:
-        """Most evaluations that the whole work can still come to, if a bar is drawn."""
+        """Current upper bound of all evaluations; updated only if the bar is drawn."""
         return self._bar.total
 
     def add_evaluations(self, n: int) -> None:
-        """Rows that went through the network."""
+        """Count ``n`` rows that went through the network."""
         self.n_evaluations += n
         self._bar.update(n)
 
     def add_recorded(self, n: int) -> None:
-        """Evaluations that were not needed, as their errors were recorded before."""
+        """Take ``n`` evaluations off the total, as their errors were already recorded."""
         self._shorten(n)
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Pass results on, and count them."""
+        """Yield the results and count them as decided images."""
         for result in results:
             self._n_done += 1
             self._bar.set_postfix_str(f"{self._n_done}/{self._n_images} images", refresh=False)
@@ -84,7 +84,7 @@ class Progress:
 
     def _shorten(self, n: int) -> None:
         if self.is_shown:
-            self._bar.total -= n  # shown with the next update
+            self._bar.total -= n  # drawn with the next update
 
     def __enter__(self) -> Progress:
         return self
@@ -94,7 +94,7 @@ class Progress:
 
 
 def is_watched() -> bool:
-    """Whether somebody sees progress: in a terminal or a notebook, and not in a worker process."""
+    """Whether output is visible: in a terminal or notebook, and not in a worker process."""
     if multiprocessing.parent_process() is not None or "LokyProcess" in current_process().name:
         return False
     return "ipykernel" in sys.modules or sys.stderr.isatty()

@@ -1,8 +1,7 @@
-"""Errors that were recorded earlier as error source, and the network for the rest.
+"""Error source that looks up recorded errors and lets the network compute the rest.
 
-Noise is keyed by draw and shared by classes. The errors of labels added later, or of draws taken
-later, are therefore on the same noise as those recorded before: together they are what one longer
-run would have computed.
+Noise is keyed by draw and shared by classes. Errors of labels or draws that are added later thus
+use the same noise as the recorded ones, and together they equal the result of one longer run.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from ..errors import InputValueError
 from ..noise.draws import Draws
 from .source import ErrorSource, Request
 
-_ROWS_PER_STEP = 2**18  # without a network; bounds the memory of a replay
+_ROWS_PER_STEP = 2**18  # limits the memory of a race without a network
 
 
 class RecordedErrors:
-    """An error source that looks errors up, and asks another source for what is missing.
+    """Error source that looks up recorded errors and gets missing ones from another source.
 
     Parameters
     ----------
     errors : Tensor of shape (N, P, J)
-        Recorded errors of the first J draws; NaN where there is none. Of each image and prompt,
-        those before its first NaN are used.
+        Recorded errors of the first J draws; NaN where missing. For each image and prompt, only
+        the errors before the first NaN are used.
     source : ErrorSource, optional
-        Computes what is missing. Without one, a missing error is an error.
+        Computes missing errors. Without it, a missing error raises.
     on_recorded : callable, optional
-        Called with the number of errors that were looked up after every step.
+        Called after every step with the number of errors that were looked up.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class RecordedErrors:
         self._errors = errors
         self._source = source
         self._on_recorded = on_recorded
-        self._taken: dict[int, int] = {}  # draws of each image in flight
+        self._taken: dict[int, int] = {}  # draws taken so far by each image in the race
         self._tails: dict[tuple[Draws, int], Draws] = {}
 
     @property
@@ -57,12 +56,12 @@ class RecordedErrors:
             self._source.release(image)
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Errors [A, J] of each request, on the CPU.
+        """Look up or compute the errors [A, J] of each request, on the CPU.
 
         Raises
         ------
         InputValueError
-            If an error was not recorded and there is no source to compute it.
+            If an error was not recorded and there is no other source.
         """
         found: list[Tensor] = []
         missing: list[Request] = []
@@ -91,7 +90,7 @@ class RecordedErrors:
         return found
 
     def _look_up(self, request: Request) -> tuple[Tensor, int]:
-        """Errors [A, J] of a request, NaN where not recorded, and its image's first draw."""
+        """Return a request's errors [A, J], NaN where not recorded, and its first draw's index."""
         start = self._taken.get(request.image, 0)
         self._taken[request.image] = start + request.n_draws
         known = self._errors[request.image, request.prompts, start : start + request.n_draws]
@@ -102,7 +101,7 @@ class RecordedErrors:
         return answer, start
 
     def _after(self, rounds: Sequence[Draws], n_draws: int) -> list[Draws]:
-        """Rounds without their first draws."""
+        """Return the rounds without their first ``n_draws`` draws."""
         rest = []
         for draws in rounds:
             n = min(n_draws, len(draws))
@@ -112,7 +111,7 @@ class RecordedErrors:
         return rest
 
     def _tail(self, draws: Draws, n: int) -> Draws:
-        """All but the first n draws; the same object each time, as its noise is cached by it."""
+        """Return a round without its first n draws; one object, which is a key of noise caches."""
         if (draws, n) not in self._tails:
             fixed = draws.fixed_noise
             self._tails[draws, n] = replace(
@@ -127,7 +126,7 @@ class RecordedErrors:
 
 
 def _not_recorded(request: Request, n_known: Tensor, start: int) -> InputValueError:
-    """The error about the first draw that is missing."""
+    """Make the exception for the first missing draw."""
     row = int((n_known < request.n_draws).nonzero()[0])
     return InputValueError(
         f"the error of image {request.image}, prompt {int(request.prompts[row])}, draw "

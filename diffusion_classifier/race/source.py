@@ -1,4 +1,4 @@
-"""The interface between the race and whatever computes or looks up errors."""
+"""Interface between the race and the sources that compute or look up errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..noise.draws import Draws
 
 
 class Request(NamedTuple):
-    """A request for errors of one image: each of these prompts on each draw of these rounds."""
+    """Request for one image's errors: every prompt on every draw of the rounds."""
 
     image: int
     prompts: Tensor  # [A], int64
@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 class ErrorSource(Protocol):
-    """Computes or looks up errors."""
+    """Anything that computes or looks up errors for the race."""
 
     n_prompts: int
 
@@ -38,17 +38,17 @@ class ErrorSource(Protocol):
         ...
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Errors [A, J] of each request, on the CPU."""
+        """Return the errors [A, J] of each request, on the CPU."""
         ...
 
     def release(self, image: int) -> None:
-        """This image will not be asked for again."""
+        """Free an image's data; it will not be requested again."""
         ...
 
 
 @dataclass
 class Result:
-    """One image's finished race.
+    """Outcome of one image's race.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Result:
     errors : Tensor of shape (P, J)
         NaN where a prompt was not evaluated.
     active : Tensor of shape (P,), dtype bool
-        Prompts that were left at the end.
+        Prompts still in the race at its end.
     """
 
     image: int

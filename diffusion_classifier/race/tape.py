@@ -1,4 +1,4 @@
-"""The draws of one race: a sampler's rounds, cut at the budget and remembered."""
+"""The draws of one race: a sampler's rounds, stored and limited to the budget."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ..utils.validation import check_positive_integer
 
 
 class DrawTape:
-    """Remembers the rounds of one sampler, since images reach a round at different times.
+    """Store the rounds of a sampler, because images reach a round at different times.
 
     Parameters
     ----------
     rounds : iterator of Draws
     max_draws : int or float
-        The last round is cut short there, never inside an antithetic pair.
+        Budget of draws. The last round is shortened to it, but an antithetic pair (the same
+        noise with both signs) is never split.
     """
 
     def __init__(self, rounds: Iterator[Draws], max_draws: float = math.inf) -> None:
@@ -32,7 +33,7 @@ class DrawTape:
         self.n_draws = 0
 
     def __getitem__(self, number: int) -> Draws | None:
-        """Round ``number``, or None if the sampler or the budget ends before it."""
+        """Return round ``number``, or None if the sampler or the budget ends before it."""
         while number >= len(self._rounds):
             room = self._max_draws - self.n_draws
             draws = next(self._source, None) if room > 0 else None
@@ -47,7 +48,7 @@ class DrawTape:
         return self._rounds[number]
 
     def __iter__(self) -> Iterator[Draws]:
-        """The rounds, one after the other."""
+        """Iterate over the rounds."""
         number = 0
         while (draws := self[number]) is not None:
             yield draws
@@ -55,13 +56,13 @@ class DrawTape:
 
     @classmethod
     def of(cls, sampler: Sampler, schedule: NoiseSchedule, seed: int, max_draws: int) -> DrawTape:
-        """The rounds of a sampler within a budget.
+        """Make the tape of a sampler within a budget.
 
         Raises
         ------
-        ValueError
-            If the budget is not a positive integer, holds no round, or cuts the grid of a sampler
-            that has one.
+        InputValueError
+            If the budget is not a positive integer, is too small for a round, or is smaller than
+            the fixed number of draws of a sampler that has one.
         """
         check_positive_integer("max_draws", max_draws)
         if not sampler.endless:
@@ -69,11 +70,13 @@ class DrawTape:
             if n_draws > max_draws:
                 raise InputValueError(
                     f"{sampler} has {n_draws} draws, but the pruner stops at max_draws={max_draws}"
-                    f"; set the pruner's max_draws={n_draws}, or take fewer timesteps."
+                    f"; set the pruner's max_draws={n_draws}, or sample fewer timesteps."
                 )
         tape = cls(sampler.rounds(schedule, seed), max_draws)
         if tape[0] is None:
-            raise InputValueError(f"max_draws={max_draws} holds no round of {sampler}.")
+            raise InputValueError(
+                f"max_draws={max_draws} is too small for one round of {sampler}; increase it."
+            )
         return tape
 
     @property

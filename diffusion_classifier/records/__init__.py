@@ -1,4 +1,4 @@
-"""Errors that were recorded: the table of them, what its rows share, its file."""
+"""Recorded noise-prediction errors: the error table, its shared setup and its file format."""
 
 from .setup import RecordSetup
 from .table import ErrorTable

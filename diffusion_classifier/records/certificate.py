@@ -1,11 +1,11 @@
-r"""How sure a race was of its answer, image by image.
+r"""Certificates: how confident each image's race was of its answer.
 
-The *margin* is the runner-up's loss less the winner's: with ``d_j`` the difference of their
-contributions on the draws both took, it estimates ``E d``. Draws of one round depend on each
-other and rounds do not, so the standard error of the mean of d is that of round means ``d_r``,
-weighted by their sizes ``n_r``:
+The *margin* is the runner-up's loss minus the winner's. It estimates ``E d``, where ``d_j`` is the
+difference of their contributions on draw j, over the draws that both took. Draws of one round
+depend on each other, but rounds are independent. The standard error of the mean of d is therefore
+computed from the round means ``d_r``, weighted by the round sizes ``n_r``:
 
-    se^2 = R / (R - 1) sum_r (n_r / n)^2 (d_r - mean d)^2,    NaN from a single round.
+    se^2 = R / (R - 1) sum_r (n_r / n)^2 (d_r - mean d)^2,    NaN for a single round.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Row = tuple[Tensor, Tensor, Tensor, Tensor]  # errors [P, J], timesteps, density
 
 
 def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup) -> np.recarray:
-    """One record per image: how its race ended, and by how much.
+    """Compute one record per image: how its race ended, and by what margin.
 
     Parameters
     ----------
     rows : iterable of length N
-        Errors [P, J], timesteps [J], density [J] and who was left [P], image by image.
+        Errors [P, J], timesteps [J], density [J] and remaining prompts [P] of each image.
     round_of : ndarray of shape (J,)
         The round of each draw.
     setup : RecordSetup
@@ -39,7 +39,7 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
     Returns
     -------
     recarray of shape (N,)
-        With the fields that ``ErrorTable.certificate`` names.
+        With the fields described in ``ErrorTable.certificate``.
     """
     scoring, rounds = setup.scoring, torch.as_tensor(round_of)
     pairs, margins, n_draws, resolved = [], [], [], []
@@ -67,7 +67,7 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
 
 
 def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, label: int) -> int:
-    """The contender that stands for a class: the class itself, or its best prompt."""
+    """Return the contender that represents a class: the class itself, or its best prompt."""
     if scoring.races_classes:
         return label
     losses = contender_losses(contributions, active)
@@ -75,7 +75,7 @@ def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, lab
 
 
 def standard_error(differences: Tensor, round_of: Tensor) -> float:
-    """Standard error of the mean of differences [n], NaN where there are none, over rounds [n].
+    """Standard error of the mean of differences [n] with rounds [n]; NaN entries are skipped.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Whether errors recorded earlier can stand beside those that a classifier will compute."""
+"""Check that recorded errors can be combined with those that a classifier will compute."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def comparable_errors(
     tape: DrawTape,
     class_by_position: bool,
 ) -> Tensor:
-    """Recorded errors in the order of a classifier's prompts.
+    """Return recorded errors in the order of a classifier's prompts.
 
     Parameters
     ----------
     table : ErrorTable
     asked : RecordSetup
-        That of the classifier.
+        The classifier's setup.
     n_images : int
-        Images that the classifier is given.
+        Number of images passed to the classifier.
     tape : DrawTape
-        Draws that the classifier takes.
+        The classifier's draws.
     class_by_position : bool
-        Whether its network knows classes by their position among those of ``fit``.
+        Whether the network identifies a class by its position in ``classes_``.
 
     Returns
     -------
@@ -44,30 +44,30 @@ def comparable_errors(
     InputTypeError
         If ``table`` is not an ErrorTable.
     InputValueError
-        If the table is of another number of images, other draws, another network or loss, or
-        other classes of a network that knows classes by their position.
+        If the number of images, the draws, the network, the image format or the loss differ, or,
+        with ``class_by_position``, the classes.
     """
     if not isinstance(table, ErrorTable):
         raise InputTypeError(
-            f"table is of type {type(table).__name__}; give what errors(X) returned."
+            f"table is of type {type(table).__name__}; pass the ErrorTable that errors(X) returned."
         )
     if len(table) != n_images:
         raise InputValueError(
-            f"the table holds {len(table)} images and X {n_images}; pass the images that the "
-            "table was recorded on, in the same order."
+            f"the table holds {len(table)} images, but X holds {n_images}; pass the images that "
+            "the table was recorded on, in the same order."
         )
     if table.seed != asked.seed:
         raise InputValueError(
-            f"the table's draws have seed {table.seed}, this classifier's {asked.seed}: set "
-            "random_state to an integer, so that every fit takes the same draws, and record the "
-            "table again."
+            f"the table's draws have seed {table.seed}, but this classifier's have {asked.seed}; "
+            "set random_state to an integer, so that every fit takes the same draws, and record "
+            "the table again."
         )
     table.setup.check_network(asked)
     _check_draws(table, tape)
     if class_by_position and not np.array_equal(table.classes, asked.classes):
         raise InputValueError(
-            "this backend knows classes by their position, so errors of other classes cannot be "
-            f"added: the table has {table.classes.tolist()[:5]}, this classifier "
+            "this backend identifies classes by their position, so the table must have the same "
+            f"classes: it has {table.classes.tolist()[:5]}, this classifier has "
             f"{asked.classes.tolist()[:5]}."
         )
     recorded = {prompt: p for p, prompt in enumerate(table.prompts)}
@@ -80,7 +80,7 @@ def comparable_errors(
 
 
 def _check_draws(table: ErrorTable, tape: DrawTape) -> None:
-    """Refuse a table whose timesteps are not those that the sampler takes."""
+    """Raise if the table's timesteps or densities differ from the sampler's."""
     number, n_draws = 0, len(table.timesteps)
     while tape.n_draws < n_draws and tape[number] is not None:
         number += 1
@@ -88,6 +88,6 @@ def _check_draws(table: ErrorTable, tape: DrawTape) -> None:
     for name in ("timesteps", "density"):
         if not np.array_equal(getattr(table, name)[:n], getattr(tape, name)[:n].numpy()):
             raise InputValueError(
-                f"the table's {name} are not those that this classifier's sampler takes; use the "
-                "sampler that it was recorded with."
+                f"the table's {name} differ from those of this classifier's sampler; use the "
+                "sampler that the table was recorded with."
             )

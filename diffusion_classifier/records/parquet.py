@@ -1,8 +1,9 @@
-"""Error tables in Parquet files, which any data tool reads.
+"""Error tables as Parquet files, which common data tools can read.
 
-One row per image and prompt: ``image``, ``label``, ``prompt``, ``active``, ``n_draws`` and
-``errors``, the list of errors on the draws that the prompt was evaluated on, from the first on.
-What all rows share (timesteps, weights, priors, schedule, ...) is JSON in the file's metadata.
+The file has one row per image and prompt, with columns ``image``, ``label``, ``prompt``,
+``active``, ``n_draws`` and ``errors``: the list of the prompt's errors on its first ``n_draws``
+draws. What all rows share (timesteps, weights, priors, schedule, ...) is stored as JSON in the
+file's metadata.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def write_parquet(
     per_draw: Mapping[str, NDArray[Any]],
     setup: RecordSetup,
 ) -> None:
-    """Write the fields of an error table.
+    """Write the fields of an error table to a file.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def write_parquet(
 
 
 def read_parquet(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of an error table that :func:`write_parquet` wrote, by name.
+    """Read the fields of an error table that :func:`write_parquet` wrote.
 
     Parameters
     ----------
@@ -74,14 +75,14 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``errors``, ``active``, those in ``PER_DRAW`` and ``setup``.
+        ``errors``, ``active``, ``setup`` and the names in ``PER_DRAW``.
 
     Raises
     ------
     ImportError
         If pyarrow is not installed.
     InputValueError
-        If the file holds no such table.
+        If the file is not an error table.
     """
     _, pq = _import_pyarrow()
     rows = pq.read_table(path)

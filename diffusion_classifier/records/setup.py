@@ -1,4 +1,4 @@
-"""What all rows of a record share: what the errors are of, and how they become losses."""
+"""RecordSetup: what all rows of an error table share."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ..utils.validation import check_option
 
 @dataclass(frozen=True, eq=False)
 class RecordSetup:
-    """What every image of an :class:`~diffusion_classifier.ErrorTable` has in common.
+    """Settings common to all images of an :class:`~diffusion_classifier.ErrorTable`.
 
     Attributes
     ----------
     scoring : Scoring
-        Weights, priors and the class of each prompt.
+        Turns errors into class losses: weights, priors and the class of each prompt.
     schedule : NoiseSchedule
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
     loss : {"l2", "l1", "huber", "vlb"}
     classes : ndarray of shape (K,)
     prompts : tuple of str of length P
     seed : int
-        Key of the draws: records with one seed and sampler share their noise.
+        Key of the draws: records with the same seed and sampler share their noise.
     alpha : float, default=nan
-        Error probability that the pruner promised; NaN if it promised none.
+        Bound on the error probability that the pruner guarantees asymptotically; NaN if none.
     made_by : dict or None, default=None
-        The network, picture size and loss; None if unknown.
+        Identity of the network, image format and loss; None if unknown.
 
     Raises
     ------
     InputValueError
-        If lengths do not fit each other, or the loss or prediction type is not known.
+        If lengths are inconsistent, or the loss or prediction type is not known.
     """
 
     scoring: Scoring
@@ -65,23 +65,24 @@ class RecordSetup:
         }
         for name, (found, scored) in lengths.items():
             if found != scored:
-                raise InputValueError(f"there are {found} {name}, but {scored} of them in scoring.")
+                raise InputValueError(f"there are {found} {name}, but scoring has {scored}.")
 
     def check_answers(self, asked: RecordSetup, *, under_its_weights: bool) -> None:
-        """Refuse a record that does not answer what a classifier asks.
+        """Raise unless a classifier can predict from this record.
 
         Parameters
         ----------
         asked : RecordSetup
-            That of the classifier.
+            The classifier's setup.
         under_its_weights : bool
-            Whether the weights must be the classifier's: a record that was pruned holds what a
-            race under its own weights left.
+            Whether the weights must equal the classifier's. They must if the record was pruned,
+            because the weights decided which errors it holds.
 
         Raises
         ------
         InputValueError
-            If prompts, classes, the network, picture size, loss or, if asked for, weights differ.
+            If prompts, classes, the network, the image format, the loss or (with
+            ``under_its_weights``) the weights differ.
         """
         if self.prompts != asked.prompts or not np.array_equal(self.classes, asked.classes):
             raise InputValueError(
@@ -91,24 +92,26 @@ class RecordSetup:
         self.check_network(asked)
         if under_its_weights and not torch.equal(asked.scoring.weights, self.scoring.weights):
             raise InputValueError(
-                "this ErrorTable was raced and pruned under weights other than this classifier's; "
-                "replay the full table with weighting=clf.weighting_, or ask the table itself: "
+                "this ErrorTable was pruned under weights other than this classifier's; replay the "
+                "full table with weighting=clf.weighting_, or use the table's own posterior, "
                 "table.log_posterior()."
             )
 
     def check_network(self, asked: RecordSetup) -> None:
-        """Refuse errors of another network, picture size or loss, as far as they are known.
+        """Raise if the errors came from another network, image format or loss.
+
+        A record that does not know its network is accepted.
 
         Raises
         ------
         InputValueError
-            If they differ; the message says in what.
+            If they differ; the message lists the differences.
         """
         if self.made_by is not None:
             check_made_by("the table was", self.made_by, asked.made_by or {})
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in types that JSON knows."""
+        """Convert the setup to types that JSON supports."""
         scoring = self.scoring
         return {
             "scoring": {
@@ -134,7 +137,7 @@ class RecordSetup:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The setup that :meth:`to_json` described."""
+        """Rebuild the setup from the output of :meth:`to_json`."""
         scoring, schedule = values["scoring"], values["schedule"]
         return cls(
             scoring=Scoring(
@@ -156,5 +159,5 @@ class RecordSetup:
 
 
 def promised_alpha(pruner: Pruner) -> float:
-    """The error probability that a pruner promises; NaN if it promises none."""
+    """Return the error probability that a pruner guarantees asymptotically; NaN if none."""
     return float(getattr(pruner, "alpha", np.nan))

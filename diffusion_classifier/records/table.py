@@ -1,10 +1,10 @@
-r"""ErrorTable: every error that a prediction rests on, kept, and raced again at no cost.
+r"""ErrorTable: the errors behind predictions, which can be raced again without the network.
 
     errors[i, p, j] = loss(eps_j - eps_hat(alpha x_i + sigma eps_j, t_j, prompt p))
 
-NaN marks what was never evaluated because the prompt had been dropped. An error does not depend
-on which other prompts were evaluated, so a table recorded in full (``clf.errors(X, full=True)``)
-answers what any pruner and any weighting would have answered on the same draws.
+NaN marks errors that were never evaluated because the prompt had been dropped. An error does not
+depend on which other prompts were evaluated. A *full* table (``clf.errors(X, full=True)``: every
+prompt on every draw) therefore gives the answers of any pruner and weighting on the same draws.
 """
 
 from __future__ import annotations
@@ -40,28 +40,30 @@ from .setup import RecordSetup, promised_alpha
 class ErrorTable:
     """Noise-prediction errors of N images, P prompts and J draws.
 
-    Made by ``DiffusionClassifier.errors``. An integer, slice, array of integers or boolean mask
-    picks images, as in an array.
+    Returned by ``DiffusionClassifier.errors``. Indexing with an integer, slice, array of integers
+    or boolean mask selects images, and always returns an ErrorTable.
 
     Attributes
     ----------
     errors : ndarray of shape (N, P, J), dtype float32
-        Loss of the noise residual (or bound in nats) summed over dimensions; NaN where not
-        evaluated.
+        Loss of the noise residual, summed over dimensions (in nats for ``loss="vlb"``); NaN where
+        not evaluated.
     active : ndarray of shape (N, P), dtype bool
         Prompts still in the race at its end.
     timesteps : ndarray of shape (J,), dtype int
+        Timestep of each draw.
     density : ndarray of shape (J,)
         Proposal density of each draw, relative to uniform.
     round_of : ndarray of shape (J,), dtype int
-        The round of each draw; rounds are independent.
+        Round of each draw (the draws taken between two decisions of the pruner). Rounds are
+        independent.
     antithetic : ndarray of shape (J,), dtype bool
-        Draws that are one half of an antithetic pair (the same noise with both signs), next to
-        the other half.
+        Whether a draw belongs to an antithetic pair: two adjacent draws with the same timestep
+        and the same noise, once with each sign.
     setup : RecordSetup
-        What all images share. Its fields ``scoring``, ``schedule``, ``prediction_type``, ``loss``,
-        ``classes``, ``prompts``, ``seed``, ``alpha`` and ``made_by`` are attributes of the table
-        too.
+        Settings common to all images. Its fields ``scoring``, ``schedule``, ``prediction_type``,
+        ``loss``, ``classes``, ``prompts``, ``seed``, ``alpha`` and ``made_by`` are also attributes
+        of the table.
 
     Examples
     --------
@@ -90,14 +92,14 @@ class ErrorTable:
     def from_results(
         cls, results: Iterable[Result], tape: DrawTape, setup: RecordSetup
     ) -> ErrorTable:
-        """Collect the results of a race, which may come in any order.
+        """Collect the results of a race.
 
         Parameters
         ----------
         results : iterable of Result
-            Of images 0 ... N - 1.
+            Results of images 0 ... N - 1, in any order.
         tape : DrawTape
-            The draws they took.
+            The draws of the race.
         setup : RecordSetup
 
         Returns
@@ -129,11 +131,11 @@ class ErrorTable:
             setup=setup,
         )
 
-    # ------------------------------------------------------------------ what all images share
+    # ------------------------------------------------------------------ shared settings
 
     @property
     def scoring(self) -> Scoring:
-        """Weights, priors and classes of prompts that the race went by."""
+        """Weights, priors and prompt classes that the race used."""
         return self.setup.scoring
 
     @property
@@ -153,12 +155,12 @@ class ErrorTable:
 
     @property
     def classes(self) -> NDArray[Any]:
-        """Labels, of shape (K,)."""
+        """Class labels, of shape (K,)."""
         return self.setup.classes
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Prompts of the P columns."""
+        """The P prompts, in the order of axis 1 of ``errors``."""
         return self.setup.prompts
 
     @property
@@ -168,29 +170,29 @@ class ErrorTable:
 
     @property
     def seed(self) -> int:
-        """Key of the draws: tables with one seed and sampler share their noise."""
+        """Key of the draws: tables with the same seed and sampler share their noise."""
         return self.setup.seed
 
     @property
     def alpha(self) -> float:
-        """Error probability that the pruner promised; NaN if it promised none."""
+        """Bound on the error probability that the pruner guarantees asymptotically, or NaN."""
         return self.setup.alpha
 
     @property
     def made_by(self) -> dict[str, Any] | None:
-        """The network, picture size and loss; None if unknown."""
+        """Identity of the network, image format and loss; None if unknown."""
         return self.setup.made_by
 
-    # ------------------------------------------------------------------ what was spent
+    # ------------------------------------------------------------------ cost
 
     @property
     def n_draws(self) -> NDArray[np.int64]:
-        """Draws that each prompt was evaluated on, of shape (N, P)."""
+        """Number of draws that each prompt was evaluated on, of shape (N, P)."""
         return (~np.isnan(self.errors)).sum(2)
 
     @property
     def n_evaluations(self) -> NDArray[np.int64]:
-        """Network rows spent on each image, of shape (N,)."""
+        """Number of evaluations of each image, of shape (N,)."""
         return self.n_draws.sum(1)
 
     @property
@@ -198,7 +200,7 @@ class ErrorTable:
         """Whether every prompt was evaluated on every draw."""
         return not np.isnan(self.errors).any()
 
-    # ------------------------------------------------------------------ what it says
+    # ------------------------------------------------------------------ answers
 
     @property
     def certificate(self) -> np.recarray:
@@ -207,42 +209,42 @@ class ErrorTable:
         Returns
         -------
         recarray of shape (N,)
-            ``resolved``: whether one class was left before the budget was spent; ``alpha``: the
-            total error probability promised; ``winner``, ``runner_up``: labels; ``margin``,
-            ``standard_error``: the gap between their losses, and its standard error over
-            rounds; ``n_draws``: the winner's.
+            ``resolved``: whether a single class was left at the end; ``alpha``: the bound on the
+            race's error probability, NaN if none; ``winner``, ``runner_up``: labels; ``margin``,
+            ``standard_error``: the difference of their losses, and its standard error over
+            rounds; ``n_draws``: the number of draws taken.
         """
         return certify(self.rows(), self.round_of, self.setup)
 
     def class_losses(self, scoring: Scoring | None = None) -> Tensor:
-        """Losses of every image's classes, [N, K], float64; by default as they were raced."""
+        """Class losses [N, K] in float64, by default with the scoring of the race."""
         scoring = self.scoring if scoring is None else scoring
         return torch.stack([scoring.class_losses_of(*row) for row in self.rows()])
 
     def log_posterior(self, scoring: Scoring | None = None) -> Tensor:
-        """Log posterior of every image's classes, [N, K]; by default as they were raced."""
+        """Log posterior [N, K] of the classes, by default with the scoring of the race."""
         scoring = self.scoring if scoring is None else scoring
         return torch.stack([scoring.log_posterior_of(*row) for row in self.rows()])
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Errors [P, J], timesteps, density and who was left, image by image."""
+        """Yield errors [P, J], timesteps [J], density [J] and active [P] of each image."""
         timesteps, density = torch.as_tensor(self.timesteps), torch.as_tensor(self.density)
         for errors, active in zip(self.errors, self.active, strict=True):
             yield torch.as_tensor(errors), timesteps, density, torch.as_tensor(active)
 
     def check_answers(self, asked: RecordSetup) -> None:
-        """Refuse a table that does not answer what a classifier asks.
+        """Raise unless a classifier can predict from this table.
 
         Parameters
         ----------
         asked : RecordSetup
-            That of the classifier.
+            The classifier's setup.
 
         Raises
         ------
         InputValueError
-            If classes, prompts, the network, picture size or loss differ, or the table was pruned
-            under other weights.
+            If classes, prompts, the network, the image format or the loss differ, or the table
+            was pruned under other weights.
         """
         self.setup.check_answers(asked, under_its_weights=not self.is_full)
 
@@ -255,7 +257,7 @@ class ErrorTable:
         *,
         priors: ArrayLike | None = None,
     ) -> ErrorTable:
-        """Race the recorded errors again, by the loop that races the network.
+        """Race the recorded errors again with other strategies, without the network.
 
         Parameters
         ----------
@@ -264,19 +266,19 @@ class ErrorTable:
             only under the weights and round size that it was fitted on. Its ``max_draws`` is
             capped by the number of recorded draws.
         weighting : str or Weighting, optional
-            By default the one recorded.
+            By default the weights of the recorded race.
         priors : array-like of shape (K,), optional
-            By default those recorded.
+            By default the priors of the recorded race.
 
         Returns
         -------
         ErrorTable
-            As ``clf.errors(X)`` would give with these strategies and the same draws.
+            The table that ``clf.errors(X)`` would return with these strategies and draws.
 
         Raises
         ------
         InputValueError
-            If the race needs an error that was not recorded: record with ``full=True``.
+            If the race needs an error that was not recorded; record with ``full=True``.
         """
         scoring = self.scoring
         if weighting is not None:
@@ -300,7 +302,7 @@ class ErrorTable:
         return ErrorTable.from_results(results, tape, setup)
 
     def _rounds(self) -> Iterator[Draws]:
-        """The recorded rounds; a draw's key is its column here, as nobody asks for its noise."""
+        """Yield the recorded rounds; their noise keys are placeholders, as no noise is needed."""
         starts = np.flatnonzero(np.diff(self.round_of, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(self.round_of)], strict=True):
             yield Draws(
@@ -312,10 +314,10 @@ class ErrorTable:
                 bool(self.antithetic[start]),
             )
 
-    # ------------------------------------------------------------------ files, images
+    # ------------------------------------------------------------------ files and indexing
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write to a file; see :mod:`diffusion_classifier.records.parquet`.
+        """Write the table to a file; see :mod:`diffusion_classifier.records.parquet`.
 
         Parameters
         ----------
@@ -331,7 +333,7 @@ class ErrorTable:
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> ErrorTable:
-        """Read what ``to_parquet`` wrote.
+        """Read a table that ``to_parquet`` wrote.
 
         Parameters
         ----------
@@ -346,7 +348,7 @@ class ErrorTable:
         ImportError
             If pyarrow is not installed.
         InputValueError
-            If the file holds no error table.
+            If the file is not an error table.
         """
         return cls(**read_parquet(path))
 
@@ -355,7 +357,7 @@ class ErrorTable:
 
     @property
     def shape(self) -> tuple[int]:
-        """``(n_images,)``: scikit-learn takes what has a shape by arrays of indices at once."""
+        """Shape ``(n_images,)``; lets scikit-learn index with a whole array at once."""
         return (len(self),)
 
     def __getitem__(self, index: Any) -> ErrorTable:
@@ -371,5 +373,5 @@ class ErrorTable:
 
 
 def _chosen(kind: str, value: Any, base: type) -> Any:
-    """A strategy by name, or one that may have learned, as it is."""
+    """Return a strategy instance as it is (with what it learned), or make it from its name."""
     return value if isinstance(value, base) else resolve_strategy(kind, value)

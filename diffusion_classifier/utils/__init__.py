@@ -1,3 +1,3 @@
-"""What any room may use: checks of values, devices, locks, display."""
+"""Utilities used throughout the package: value checks, devices, locks, display."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Devices and dtypes by name."""
+"""Conversion of device and dtype parameters to torch objects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DTYPES = {
 
 
 def resolve_device(device: Any) -> torch.device:
-    """``"auto"`` is CUDA, else MPS, else the CPU; anything else is torch's own naming.
+    """Return the torch device; ``"auto"`` chooses CUDA, else MPS, else the CPU.
 
     Raises
     ------
-    ValueError
-        If the name is not a device, or that device is not available here.
+    InputValueError
+        If the name is not a device, or the device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -37,17 +37,17 @@ def resolve_device(device: Any) -> torch.device:
     if (resolved.type == "cuda" and not torch.cuda.is_available()) or (
         resolved.type == "mps" and not torch.backends.mps.is_available()
     ):
-        raise InputValueError(f'device={device!r} is not available here; use "auto" or "cpu".')
+        raise InputValueError(f'device={device!r} is not available; use "auto" or "cpu".')
     return resolved
 
 
 def resolve_dtype(dtype: Any, device: torch.device) -> torch.dtype:
-    """``"auto"`` is float16 on CUDA and float32 elsewhere. Errors are float32 in any case.
+    """Return the torch dtype; ``"auto"`` chooses float16 on CUDA and float32 elsewhere.
 
     Raises
     ------
-    ValueError
-        If the name is not one of the floating dtypes.
+    InputValueError
+        If ``dtype`` is not a supported floating-point dtype.
     """
     if isinstance(dtype, str) and dtype == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32

@@ -7,10 +7,11 @@ import threading
 
 
 def fork_safe_lock() -> threading.RLock:
-    """A reentrant lock that no child process finds held by a thread it does not have.
+    """Make a reentrant lock that is free in a newly forked child process.
 
-    Forking waits until the lock is free. Made once per module: each is known to the process for
-    good. No code may hold two of them, or forking could wait for ever.
+    Forking waits until the lock is free. Make one lock per module, at import: its fork handlers
+    stay registered until the process ends. Code must never hold two such locks at once, or
+    forking could deadlock.
 
     Examples
     --------

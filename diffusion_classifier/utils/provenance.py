@@ -1,4 +1,4 @@
-"""What was computed with which network and settings."""
+"""Checks that stored results came from the same network and settings."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def check_made_by(
     settings: Mapping[str, Any],
     advice: str = "make it again",
 ) -> None:
-    """Refuse what was computed with another network or other settings.
+    """Raise if a result was computed with another network or other settings.
 
     Parameters
     ----------
     subject : str
-        What it is, for the message.
+        Start of the message, such as ``"the table was"``.
     made_by : mapping
-        Settings that it was made with.
+        Settings that the result was computed with.
     settings : mapping
-        Those of the classifier that is to use it.
+        Settings of the classifier that wants to use the result.
     advice : str
-        What to do then, for the message.
+        What the user can do, for the message.
 
     Raises
     ------
-    ValueError
-        If they differ; the message says in what.
+    InputValueError
+        If the settings differ; the message lists the differences.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Keeps other libraries' logs off the screen."""
+"""Suppression of other libraries' log messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 @contextmanager
 def quiet(progress_bars: bool = True) -> Iterator[None]:
-    """Keep diffusers' and transformers' own logs, below errors, off the screen.
+    """Hide log messages of diffusers and transformers below the level of errors.
 
-    With ``progress_bars=False`` their progress bars too.
+    With ``progress_bars=False``, hide their progress bars too.
     """
     import diffusers.utils.logging as diffusers_log
     import transformers.utils.logging as transformers_log
@@ -20,8 +20,8 @@ def quiet(progress_bars: bool = True) -> Iterator[None]:
         for log in (diffusers_log, transformers_log):
             restore.callback(log.set_verbosity, log.get_verbosity())
             log.set_verbosity_error()
-            # transformers switches the Hub's bars along with its own: if the user has those off,
-            # switching them back on afterwards would be wrong.
+            # transformers also switches the Hub's bars. If the user has turned these off, leave
+            # all bars alone, because restoring them would turn the Hub's on.
             hide = not progress_bars and not are_progress_bars_disabled()
             if hide and log.is_progress_bar_enabled():
                 restore.callback(log.enable_progress_bar)

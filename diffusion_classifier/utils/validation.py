@@ -1,4 +1,4 @@
-"""Checks of parameter values that name the parameter, the value and what would do."""
+"""Checks of parameter values; messages give the name, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def check_option(name: str, value: Any, known: Any) -> Any:
-    """``value`` if it is one of the known ones; else a ValueError that lists them."""
+    """Return ``value`` if it is among the known values; else raise an InputValueError."""
     if value not in known:
         raise InputValueError(
             f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
@@ -21,7 +21,7 @@ def check_option(name: str, value: Any, known: Any) -> Any:
 
 
 def check_positive_integer(name: str, value: Any) -> int:
-    """``value`` as an int; a ValueError that names it if it is not a positive integer."""
+    """Return ``value`` as an int; raise an InputValueError if it is not a positive integer."""
     try:
         good = not isinstance(value, bool) and int(value) == value and value > 0
     except (TypeError, ValueError, OverflowError):
@@ -32,7 +32,7 @@ def check_positive_integer(name: str, value: Any) -> int:
 
 
 def all_or_nothing(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Make a method that fails leave its object as it was before."""
+    """Decorate a method to restore its object's attributes if it raises."""
 
     @wraps(method)
     def attempt(self: Any, *args: Any, **options: Any) -> Result:

@@ -34,7 +34,7 @@ def test_a_grid_is_not_cut_by_the_budget(make, sampler):
 
 
 def test_a_budget_without_a_round_is_refused(make):
-    with pytest.raises(ValueError, match="max_draws=1 holds no round"):
+    with pytest.raises(ValueError, match="max_draws=1 is too small for one round"):
         make(sampler=StratifiedSampler(antithetic=True), pruner=NoPruning(1))
 
 
@@ -131,7 +131,7 @@ def test_a_later_image_of_another_size_is_named(make):
     pictures = [np.zeros((16, 16, 3), np.uint8)] * 8 + [np.zeros((32, 16, 3), np.uint8)]
     clf = make(["cat", "dog"], pruner=NoPruning(2))
     clf.backend_.image_size = None
-    with pytest.raises(ValueError, match=r"image 8 .*give image_size="):
+    with pytest.raises(ValueError, match=r"image 8 .*set image_size"):
         clf.predict(pictures)
 
 

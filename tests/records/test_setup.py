@@ -28,9 +28,9 @@ SETUP = RecordSetup(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompts": ("a cat", "a dog")}, "2 prompts, but 3 of them in scoring"),
-        ({"classes": np.arange(3)}, "3 classes, but 2"),
-        ({"schedule": NoiseSchedule.flow(9)}, "9 timesteps, but 10"),
+        ({"prompts": ("a cat", "a dog")}, "2 prompts, but scoring has 3"),
+        ({"classes": np.arange(3)}, "3 classes, but scoring has 2"),
+        ({"schedule": NoiseSchedule.flow(9)}, "9 timesteps, but scoring has 10"),
         ({"loss": "l3"}, "loss='l3' is not known"),
         ({"prediction_type": "noise"}, "prediction_type='noise' is not known"),
     ],
@@ -67,7 +67,7 @@ def test_a_record_of_other_questions_is_refused(change, message):
 def test_weights_matter_only_to_pruned_records():
     other = replace(SETUP, scoring=replace(SCORING, weights=2 * SCORING.weights))
     SETUP.check_answers(other, under_its_weights=False)
-    with pytest.raises(ValueError, match=r"raced and pruned under weights other than"):
+    with pytest.raises(ValueError, match=r"pruned under weights other than"):
         SETUP.check_answers(other, under_its_weights=True)
 
 
