@@ -1,4 +1,4 @@
-"""Noise predictors in closed form, for tables: classes that are Gaussians or mixtures of them."""
+"""Closed-form noise predictors for tables: Gaussian and Gaussian-mixture classes."""
 
 from .gaussian import GaussianBackend
 from .mixture import GaussianMixtureBackend

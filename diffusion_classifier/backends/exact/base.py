@@ -1,17 +1,19 @@
-r"""Exact noise predictors: classes whose densities are Gaussians or Gaussian mixtures.
+r"""Exact noise prediction for classes whose densities are Gaussians or Gaussian mixtures.
 
-With ``p(x | c) = sum_m w_cm N(mu_cm, S_cm)`` and ``z = alpha x + sigma eps``, a noised latent is
-itself a mixture, of components ``N(alpha mu_cm, V_cm)``, ``V_cm = alpha^2 S_cm + sigma^2 I``, and
-the best prediction of its noise is
+If ``p(x | c) = sum_m w_cm N(mu_cm, S_cm)``, the noised latent ``z = alpha x + sigma eps`` follows a
+mixture with components ``N(alpha mu_cm, V_cm)``, ``V_cm = alpha^2 S_cm + sigma^2 I``. The noise
+prediction with the least mean squared error is
 
     E[eps | z, c] = sigma sum_m r_m V_cm^-1 (z - alpha mu_cm),
 
-``r_m`` being the component's posterior probability given z. A Gaussian class has one component.
+where ``r_m`` is the posterior probability of component m given z. A Gaussian class has one
+component.
 
-Latents are the standardised rows of X, so that one noise schedule suits every table. Noise looks
-the same in every rotated basis, so matrices are diagonalised beforehand: a covariance that all
-classes share by turning the latents themselves, one that is a class's own by turning its rows
-before and after. What remains is arithmetic on vectors, in float64.
+Latents are the standardised rows of X, so that one noise schedule suits every table. Rotations
+leave the distribution of the noise unchanged, so ``fit`` diagonalises the covariances. If all
+classes share one covariance, the latents themselves are rotated; if each class has its own, rows
+are rotated into the basis of their class and back. ``forward`` then needs only elementwise
+arithmetic, which it does in float64.
 """
 
 from __future__ import annotations
@@ -32,26 +34,27 @@ from torch import Tensor
 from ...errors import InputTypeError, InputValueError
 from ...noise.prediction import PREDICTION_TYPES
 from ...noise.schedule import NoiseSchedule
-from ...utils.validation import check_positive_integer
+from ...utils.validation import check_option, check_positive_integer
 from ..base import Backend, Conditioning
 from ..function import class_positions
+from .parameters import as_finite, total_moments
 
-# Standardised data have variances near 1. Below the first level a direction carries no variance
-# worth the name (one row, a constant or collinear feature); such classes get the second added.
+# Standardised data have variances near 1. A covariance with an eigenvalue below NEAR_SINGULAR (one
+# row, constant or collinear features) gets ADDED_VARIANCE added to its diagonal.
 NEAR_SINGULAR = 1e-6
 ADDED_VARIANCE = 1e-2
-_CHUNK_ELEMENTS = 2**16  # of latents: temporaries stay in the cache
-_GATHERED_ELEMENTS = 2**20  # of rotations copied per row; beyond, rows are grouped by class
+_CHUNK_ELEMENTS = 2**16  # latent elements per chunk, so that temporaries fit the CPU cache
+_GATHERED_ELEMENTS = 2**20  # rotation elements copied per row; beyond, rows are grouped by class
 
 
 @lru_cache(maxsize=16)
 def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
-    r"""A variance-preserving schedule for standardised data, wide enough for exact likelihoods.
+    r"""Make a variance-preserving schedule that is wide enough for exact likelihoods.
 
-    ``lambda(u) = 2 + 5/2 log((1 - u) / u)`` with ``u = (t + 1/2) / T``: from 21.0 to -17.0 at
-    T = 1000. Draws are then dense where standardised classes differ (log-SNR of about 0 to 6),
-    while the "likelihood" weights, which grow as ``exp(|lambda| / 2.5)``, stay below the decay
-    ``exp(-|lambda| / 2)`` of the errors' differences at either end.
+    The log-SNR is ``lambda(u) = 2 + 5/2 log((1 - u) / u)`` with ``u = (t + 1/2) / T``, from 21.0
+    to -17.0 for T = 1000. Many timesteps then lie where standardised classes differ (log-SNR of
+    about 0 to 6). At both ends, the "likelihood" weights grow as ``exp(|lambda| / 2.5)``, slower
+    than the differences between the classes' errors decay, ``exp(-|lambda| / 2)``.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
 
     Raises
     ------
-    ValueError
+    InputValueError
         If ``n_timesteps`` is not a positive integer.
 
     Examples
@@ -78,9 +81,9 @@ def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
 
 
 class MixtureBackend(Backend):
-    """Base of the exact backends: fitted, each class is a mixture of diagonal Gaussians.
+    """Base of the exact backends: K classes, each a mixture of M Gaussians over F features.
 
-    Subclasses set ``classes_`` in ``fit`` and call ``_set_components``.
+    ``fit`` of a subclass sets ``classes_`` and passes raw components to ``_set_components``.
     """
 
     input_kind = "array"
@@ -89,21 +92,37 @@ class MixtureBackend(Backend):
     default_template = "{}"
     dtype = torch.float64
 
-    n_timesteps: int
-    _schedule: NoiseSchedule | None
+    covariance_types: tuple[str, ...]  # values of covariance_type that the subclass supports
 
     classes_: NDArray
     center_: NDArray[np.float64]
     scale_: NDArray[np.float64]
-    means_: Tensor  # [K, M, F], in the basis where its covariance is diagonal
-    variances_: Tensor  # [K, M, F], or 1 in place of K or M where all share them
+    means_: Tensor  # [K, M, F], in the basis where the component's covariance is diagonal
+    variances_: Tensor  # [K, M, F], with 1 in place of K or M if all share them
     log_weights_: Tensor  # [K, M]
     latent_rotation_: Tensor | None  # [F, F], from standardised rows to latents
-    class_rotations_: Tensor | None  # [K, F, F], from latents to a class's own basis
+    class_rotations_: Tensor | None  # [K, F, F], from latents to the basis of each class
+
+    def __init__(
+        self,
+        means: ArrayLike | None,
+        covariances: ArrayLike | None,
+        *,
+        covariance_type: str,
+        n_timesteps: int,
+        schedule: NoiseSchedule | None,
+        prediction_type: str,
+    ) -> None:
+        self.means = means
+        self.covariances = covariances
+        self.covariance_type = covariance_type
+        self.n_timesteps = n_timesteps
+        self.schedule = schedule
+        self.prediction_type = prediction_type
 
     @property
     def schedule(self) -> NoiseSchedule:
-        """The noise schedule in use: the given one, or a wide one of ``n_timesteps``."""
+        """The noise schedule in use: the given one, or ``wide_schedule(n_timesteps)``."""
         return wide_schedule(self.n_timesteps) if self._schedule is None else self._schedule
 
     @schedule.setter
@@ -113,17 +132,32 @@ class MixtureBackend(Backend):
         self._schedule = schedule
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor parameters; ``schedule`` as it was given, None included."""
+        """Return the constructor parameters, with ``schedule`` as given (possibly None)."""
         return super().get_params(deep) | {"schedule": self._schedule}
 
     # --------------------------------------------------------------- fitting
+
+    def _check_options(self) -> None:
+        """Check the parameters that take one of several strings."""
+        check_option("covariance_type", self.covariance_type, self.covariance_types)
+        check_option("prediction_type", self.prediction_type, PREDICTION_TYPES)
+
+    def _read_means(self, y: Any, shape: tuple[str, ...]) -> NDArray:
+        """Set ``classes_`` from y and return the given means, one row per class."""
+        means = as_finite("means", self.means, shape)
+        self.classes_ = np.unique(y)
+        if len(self.classes_) != len(means):
+            raise InputValueError(
+                f"y names {len(self.classes_)} classes, but means were given for {len(means)}; "
+                "give one row of means per class."
+            )
+        return means
 
     def _set_components(
         self,
         means: NDArray,
         covariances: NDArray,
         weights: NDArray,
-        covariance_type: str,
         *,
         reg_param: float = 0.0,
         center: NDArray | None = None,
@@ -131,19 +165,19 @@ class MixtureBackend(Backend):
     ) -> None:
         """Standardise and diagonalise raw components.
 
-        Means are [K, M, F], weights [K, M], covariances [K, F, F] ("full", M = 1), [F, F]
+        Means are [K, M, F] and weights [K, M]. Covariances are [K, F, F] ("full", M = 1), [F, F]
         ("shared") or broadcastable to the means ("diag"). Data are standardised by ``center``
-        and ``deviation`` [F]; by default the model's own, classes being equally likely.
+        and ``deviation`` [F], by default those of the mixture of all classes with equal priors.
         """
         if center is None or deviation is None:
-            center, deviation = total_moments(means, covariances, weights, covariance_type)
+            center, deviation = total_moments(means, covariances, weights, self.covariance_type)
         self.center_, constant = center, deviation <= 1e-12 * np.abs(center)
         self.scale_ = np.where(constant, 1.0, deviation)
         means = (means - self.center_) / self.scale_
         rotations = None
-        if covariance_type == "diag":
+        if self.covariance_type == "diag":
             variances = covariances.reshape((1,) * (3 - covariances.ndim) + covariances.shape)
-            # A feature that is constant in all classes tells none from another.
+            # A feature that is constant in all classes does not distinguish them.
             variances = np.where(constant, 1.0, variances / self.scale_**2)
         else:
             covariances = covariances / np.outer(self.scale_, self.scale_)
@@ -153,16 +187,16 @@ class MixtureBackend(Backend):
             variances = variances.reshape(-1, 1, means.shape[-1])
         variances = self._lift_near_singular((1 - reg_param) * variances + reg_param)
         self.means_, self.variances_ = torch.as_tensor(means), torch.as_tensor(variances)
-        with np.errstate(divide="ignore"):  # a component of weight 0 never takes part
+        with np.errstate(divide="ignore"):  # a weight of 0 has log weight -inf
             self.log_weights_ = torch.as_tensor(np.log(weights))
         self.latent_rotation_ = self.class_rotations_ = None
-        if covariance_type == "shared":
+        if self.covariance_type == "shared":
             self.latent_rotation_ = torch.as_tensor(rotations)
-        if covariance_type == "full":
+        if self.covariance_type == "full":
             self.class_rotations_ = torch.as_tensor(rotations)
 
     def _lift_near_singular(self, variances: NDArray) -> NDArray:
-        """Add to variances [K or 1, ..., F] of near-singular covariances, with a warning."""
+        """Raise the variances [K or 1, ..., F] of near-singular covariances, with a warning."""
         lowest = variances.min(-1, keepdims=True)
         if (lowest < -NEAR_SINGULAR).any():
             raise InputValueError(
@@ -176,14 +210,14 @@ class MixtureBackend(Backend):
                 f"covariances of {self._owners(singular)} are near-singular (smallest eigenvalue "
                 f"{lowest.min():.2g}): too few rows, or constant or collinear features. "
                 f"{ADDED_VARIANCE} was added to their diagonals, on standardised features; "
-                "choose the amount yourself with reg_param or with other covariances.",
+                "to choose the amount yourself, set reg_param or give other covariances.",
                 UserWarning,
                 stacklevel=4,
             )
         return variances + ADDED_VARIANCE * singular
 
     def _owners(self, flagged: NDArray) -> str:
-        """Names of the flagged [K or 1, ...] classes, for messages."""
+        """List the flagged [K or 1, ...] classes, for messages."""
         if len(flagged) < len(self.classes_):
             return "all classes (they share one)"
         names = self.classes_[flagged.reshape(len(flagged), -1).any(1)].tolist()
@@ -193,30 +227,43 @@ class MixtureBackend(Backend):
     # --------------------------------------------------------------- the network's interface
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents [B, F], float64, of raw rows [B, F].
+        """Encode raw rows [B, F] as latents [B, F], float64.
 
         Raises
         ------
-        ValueError
+        InputValueError
             If rows do not have the F features of the classes.
+        NotFittedError
+            If ``fit`` was not called.
         """
         check_is_fitted(self)
         if images.ndim != 2 or images.shape[1] != len(self.center_):
             raise InputValueError(
-                f"rows of shape {tuple(images.shape)} given; the classes have "
-                f"{len(self.center_)} features, so expected (n_rows, {len(self.center_)})."
+                f"rows have shape {tuple(images.shape)}, but the classes have "
+                f"{len(self.center_)} features; expected (n_rows, {len(self.center_)})."
             )
         center, scale = torch.as_tensor(self.center_), torch.as_tensor(self.scale_)
         rows = (images.to("cpu", torch.float64) - center) / scale
         return rows if self.latent_rotation_ is None else rows @ self.latent_rotation_
 
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """``class_index`` [P]: positions of the labels in ``classes_``; prompts mean nothing."""
+        """Return ``class_index`` [P], the labels' positions in ``classes_``; ignore prompts.
+
+        Raises
+        ------
+        InputValueError
+            If a label is not one of ``classes_``.
+        NotFittedError
+            If ``fit`` was not called.
+        """
         check_is_fitted(self)
         return Conditioning(class_index=class_positions(self.classes_, labels))
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The optimal prediction, of type ``prediction_type``, in the dtype of ``z`` [R, F]."""
+        """Return the optimal prediction of type ``prediction_type`` in the dtype of ``z`` [R, F].
+
+        Timesteps ``t`` are [R], and ``condition`` holds R class positions.
+        """
         index = condition["class_index"]
         alpha, sigma = (level[:, None] for level in self.schedule.at(t))
         latents = z.to(torch.float64)
@@ -228,7 +275,7 @@ class MixtureBackend(Backend):
         return from_noise(noise, latents, alpha, sigma, self.prediction_type).to(z.dtype)
 
     def _noise(self, z: Tensor, alpha: Tensor, sigma: Tensor, index: Tensor) -> Tensor:
-        """E[eps | z, class] of rows [R, F] in their class's basis, levels being [R, 1]."""
+        """Return E[eps | z, c] for rows [R, F] in the basis of their class and levels [R, 1]."""
         alpha, sigma = alpha[:, None], sigma[:, None]
         residual = torch.addcmul(z[:, None], alpha, self.means_[index], value=-1)  # [R, M, F]
         variance = torch.addcmul(sigma**2, alpha**2, self._variances_of(index))
@@ -239,10 +286,14 @@ class MixtureBackend(Backend):
         return pull[:, 0] * sigma[:, 0]
 
     def _variances_of(self, index: Tensor | int) -> Tensor:
+        """Return the variances of the indexed classes, or those that all classes share."""
         return self.variances_ if len(self.variances_) == 1 else self.variances_[index]
 
     def _rotate(self, rows: Tensor, index: Tensor, *, back: bool = False) -> Tensor:
-        """Rows [R, F] into the bases of their classes, or back; as they are if those are one."""
+        """Rotate rows [R, F] into the bases of their classes, or back.
+
+        Rows are returned unchanged if all classes have the same basis.
+        """
         if self.class_rotations_ is None:
             return rows
         rotations = self.class_rotations_.mT if back else self.class_rotations_
@@ -258,7 +309,7 @@ class MixtureBackend(Backend):
     # --------------------------------------------------------------- ground truth
 
     def log_likelihood(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Exact log-density of rows under every class, regularisation included.
+        """Compute the exact log-density of rows under every class, with regularised covariances.
 
         Parameters
         ----------
@@ -268,7 +319,14 @@ class MixtureBackend(Backend):
         Returns
         -------
         ndarray of shape (N, K)
-            ``log p(x | c)`` in nats, per unit of X.
+            ``log p(x | c)`` in nats; p is a density over X in its own units.
+
+        Raises
+        ------
+        InputValueError
+            If rows do not have the F features of the classes.
+        NotFittedError
+            If ``fit`` was not called.
         """
         latents = self.encode_images(torch.as_tensor(np.asarray(X, dtype=np.float64)))
         columns = []
@@ -281,7 +339,7 @@ class MixtureBackend(Backend):
     def sample(
         self, n_samples: int, random_state: Any = None
     ) -> tuple[NDArray[np.float64], NDArray]:
-        """Rows drawn from the model, classes equally likely.
+        """Draw rows and labels from the model, with equal class probabilities.
 
         Parameters
         ----------
@@ -291,8 +349,14 @@ class MixtureBackend(Backend):
         Returns
         -------
         X : ndarray of shape (n_samples, F)
+            Raw rows, in the units of the data given to ``fit``.
         y : ndarray of shape (n_samples,)
-            Labels out of ``classes_``.
+            Their labels, from ``classes_``.
+
+        Raises
+        ------
+        NotFittedError
+            If ``fit`` was not called.
         """
         check_is_fitted(self)
         rng = check_random_state(random_state)
@@ -300,7 +364,7 @@ class MixtureBackend(Backend):
         k = torch.as_tensor(rng.randint(n_classes, size=n_samples))
         bounds = self.log_weights_.exp().cumsum(1)[k]
         m = (torch.as_tensor(rng.random_sample(n_samples))[:, None] >= bounds).sum(1)
-        m = m.clamp(max=n_components - 1)  # weights may sum to a rounding less than 1
+        m = m.clamp(max=n_components - 1)  # rounding may leave the sum of weights below 1
         noise = torch.as_tensor(rng.standard_normal((n_samples, n_features)))
         variances = self.variances_.expand_as(self.means_)[k, m]
         rows = self._rotate(self.means_[k, m] + variances.sqrt() * noise, k, back=True)
@@ -309,71 +373,17 @@ class MixtureBackend(Backend):
         return rows.numpy() * self.scale_ + self.center_, self.classes_[k.numpy()]
 
 
-def classes_of(y: Any, means: NDArray) -> NDArray:
-    """Sorted labels in y; a ValueError unless there is one for each of the given means."""
-    classes = np.unique(y)
-    if len(classes) != len(means):
-        raise InputValueError(
-            f"y names {len(classes)} classes, but means were given for {len(means)}."
-        )
-    return classes
-
-
-def total_moments(
-    means: NDArray, covariances: NDArray, weights: NDArray, covariance_type: str
-) -> tuple[NDArray, NDArray]:
-    """Mean and standard deviation [F] of components [K, M, F], classes being equally likely.
-
-    Raises
-    ------
-    ValueError
-        If a variance is negative.
-    """
-    variances = covariances
-    if covariance_type != "diag":
-        variances = np.diagonal(covariances, axis1=-2, axis2=-1)
-        variances = variances.reshape(-1, 1, means.shape[-1])
-    if (variances < 0).any():
-        raise InputValueError(f"covariances hold a negative variance, {variances.min():.3g}.")
-    share = weights[..., None] / len(means)
-    center = (share * means).sum((0, 1))
-    return center, np.sqrt((share * (variances + (means - center) ** 2)).sum((0, 1)))
-
-
-def as_finite(name: str, value: Any, shape: tuple[int | str, ...]) -> NDArray[np.float64]:
-    """``value`` as a float64 array; a ValueError unless finite and of ``shape`` (names: any)."""
-    array = np.asarray(value, dtype=np.float64)
-    fits = array.ndim == len(shape) and all(
-        isinstance(wanted, str) or wanted == got
-        for wanted, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
-        raise InputValueError(f"{name} has shape {array.shape}; expected ({wanted}).")
-    if not np.isfinite(array).all():
-        raise InputValueError(f"{name} holds NaN or infinity.")
-    return array
-
-
-def as_matrices(value: Any, shape: tuple[int | str, ...]) -> NDArray[np.float64]:
-    """Covariance matrices of ``shape``; a ValueError unless symmetric."""
-    matrices = as_finite("covariances", value, shape)
-    if not np.allclose(matrices, matrices.swapaxes(-1, -2)):
-        raise InputValueError("covariances must be symmetric matrices.")
-    return matrices
-
-
 def log_density(residual: Tensor, variance: Tensor) -> Tensor:
-    """Log of a diagonal Gaussian's density, summed over the last axis."""
+    """Return the log-density of diagonal Gaussians, summed over the features (last axis)."""
     return -0.5 * (residual**2 / variance + (2 * math.pi * variance).log()).sum(-1)
 
 
 def from_noise(
     noise: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str
 ) -> Tensor:
-    """A predicted noise [R, F] as the prediction of another type, given z and levels [R, 1]."""
+    """Convert a noise prediction [R, F] to another type, given z and the levels [R, 1]."""
     if prediction_type == "epsilon":
         return noise
-    # Without signal (alpha = 0) any x does: its error then counts nothing.
+    # Without signal (alpha = 0) x is arbitrary, because its error has weight 0.
     x = (z - sigma * noise) / alpha.clamp(min=1e-12)
     return PREDICTION_TYPES[prediction_type].target(x, noise, alpha, sigma)

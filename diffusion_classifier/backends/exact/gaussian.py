@@ -1,8 +1,9 @@
-"""Exact noise predictors: Gaussian and Gaussian-mixture classes, given or learned from a table.
+"""Gaussian classes, given or learned from a table, with the optimal noise prediction.
 
-With :class:`GaussianBackend` the classifier works on any numeric table, and with "likelihood"
-weights its probabilities converge to those of quadratic discriminant analysis: a check of every
-other part without a network. The mathematics is in :mod:`diffusion_classifier.backends.exact.base`.
+With :class:`GaussianBackend` the classifier works on any numeric table. With "likelihood" weights
+(those that turn errors into an estimate of the log-likelihood) its probabilities converge to those
+of quadratic discriminant analysis, which tests all other parts of the package without a network.
+:mod:`diffusion_classifier.backends.exact.base` explains the mathematics.
 """
 
 from __future__ import annotations
@@ -14,38 +15,38 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_X_y
 
 from ...errors import InputValueError
-from ...noise.prediction import PREDICTION_TYPES
 from ...noise.schedule import NoiseSchedule
-from ...utils.validation import check_option
-from .base import MixtureBackend, as_finite, as_matrices, classes_of
+from .base import MixtureBackend
+from .parameters import as_finite, as_matrices
 
 
 class GaussianBackend(MixtureBackend):
     """One Gaussian per class, with the closed-form optimal noise prediction.
 
-    Rows are standardised inside: by the mean and standard deviation of X, or of the given
-    classes taken as equally likely. Learned means and covariances are those of maximum
-    likelihood, as in scikit-learn's discriminant analyses and naive Bayes.
+    Rows are standardised internally by the mean and standard deviation of X, or, if the classes
+    are given, of their mixture with equal priors. Learned means and covariances are maximum
+    likelihood estimates, as in scikit-learn's discriminant analyses and naive Bayes.
 
     Parameters
     ----------
     means : array-like of shape (K, F) or None, default=None
-        Means of the classes, in the order of the sorted labels, in units of X. None: learned in
-        ``fit(X, y)``, together with the covariances.
+        Means of the classes, in the order of the sorted labels and in units of X. None learns
+        means and covariances in ``fit(X, y)``.
     covariances : array-like or None, default=None
-        Of shape (K, F, F) if "full", (F, F) if "shared", (K, F) if "diag", in squared units of X.
+        Covariances of shape (K, F, F) if "full" or (F, F) if "shared", or variances of shape
+        (K, F) if "diag", in squared units of X.
     covariance_type : {"full", "shared", "diag"}, default="full"
         One covariance matrix per class, one for all classes, or one vector of variances per
         class. "shared" and "diag" need no matrix products in ``forward``.
     reg_param : float in [0, 1], default=0.0
-        Each covariance S becomes ``(1 - reg_param) S + reg_param I``, on standardised features
-        (as in scikit-learn's QuadraticDiscriminantAnalysis on standardised data).
+        Each covariance S becomes ``(1 - reg_param) S + reg_param I`` on standardised features,
+        as in scikit-learn's QuadraticDiscriminantAnalysis on standardised data.
     n_timesteps : int, default=1000
-        Length of the backend's own noise schedule; without effect if ``schedule`` is given.
+        Length of the default noise schedule; ignored if ``schedule`` is given.
     schedule : NoiseSchedule or None, default=None
-        None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
+        Noise schedule. None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
-        What ``forward`` outputs.
+        What ``forward`` returns.
 
     Attributes
     ----------
@@ -54,13 +55,13 @@ class GaussianBackend(MixtureBackend):
     center_, scale_ : ndarray of shape (F,)
         A row x of X is standardised to ``(x - center_) / scale_``.
     means_, variances_ : Tensor of shape (K, 1, F) or broadcastable to it
-        The classes in the basis where their covariance is diagonal.
+        Means and variances of the classes in the basis where their covariance is diagonal.
 
     Warns
     -----
     UserWarning
-        In ``fit``, if a covariance is near-singular (one row, constant or collinear features):
-        it names the classes and what was added.
+        In ``fit``, if a covariance is near-singular (one row, constant or collinear features).
+        The warning names the classes and the variance that was added.
 
     References
     ----------
@@ -79,6 +80,8 @@ class GaussianBackend(MixtureBackend):
     [0]
     """
 
+    covariance_types = ("full", "shared", "diag")
+
     def __init__(
         self,
         means: ArrayLike | None = None,
@@ -90,23 +93,25 @@ class GaussianBackend(MixtureBackend):
         schedule: NoiseSchedule | None = None,
         prediction_type: str = "epsilon",
     ) -> None:
-        self.means = means
-        self.covariances = covariances
-        self.covariance_type = covariance_type
+        super().__init__(
+            means,
+            covariances,
+            covariance_type=covariance_type,
+            n_timesteps=n_timesteps,
+            schedule=schedule,
+            prediction_type=prediction_type,
+        )
         self.reg_param = reg_param
-        self.n_timesteps = n_timesteps
-        self.schedule = schedule
-        self.prediction_type = prediction_type
 
     def fit(self, X: Any, y: Any) -> GaussianBackend:
-        """Learn the classes from rows and labels, or only the labels of given classes.
+        """Learn the classes from rows and labels, or assign labels to the given classes.
 
         Parameters
         ----------
         X : array-like of shape (N, F) or None
-            Not used if means and covariances were given.
+            Ignored if means and covariances were given.
         y : array-like of shape (N,)
-            Labels; those of given classes, in sorted order, belong to the rows of ``means``.
+            Labels. If means were given, their rows belong to the labels in sorted order.
 
         Returns
         -------
@@ -115,32 +120,38 @@ class GaussianBackend(MixtureBackend):
 
         Raises
         ------
-        ValueError
-            If only one of means and covariances was given, X is None while there is none, or a
+        InputValueError
+            If only one of means and covariances was given, neither they nor X were given, or a
             parameter has a wrong shape or value.
         """
-        check_option("covariance_type", self.covariance_type, ("full", "shared", "diag"))
-        check_option("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        self._check_options()
         if not 0 <= self.reg_param <= 1:
             raise InputValueError(f"reg_param={self.reg_param!r} must be between 0 and 1.")
         if (self.means is None) != (self.covariances is None):
             raise InputValueError(
                 "give both means and covariances, or neither to learn them in fit."
             )
+        moments: dict[str, NDArray] = {}
         if self.means is not None:
-            self._fit_given(y)
+            means, covariances = self._read_given(y)
         elif X is not None:
-            self._fit_rows(*check_X_y(X, y, dtype=np.float64))
+            X, y = check_X_y(X, y, dtype=np.float64)
+            means, covariances = self._learn(X, y)
+            moments = {"center": X.mean(0), "deviation": X.std(0)}
         else:
             raise InputValueError(
                 "X is None, but GaussianBackend() learns its classes from rows: call fit(X, y), "
                 "or give means and covariances."
             )
+        one_component = np.ones((len(means), 1))
+        self._set_components(
+            means[:, None], covariances, one_component, reg_param=self.reg_param, **moments
+        )
         return self
 
-    def _fit_given(self, y: Any) -> None:
-        means = as_finite("means", self.means, ("K", "F"))
-        self.classes_ = classes_of(y, means)
+    def _read_given(self, y: Any) -> tuple[NDArray, NDArray]:
+        """Check and return the given means and covariances."""
+        means = self._read_means(y, ("K", "F"))
         n_classes, n_features = means.shape
         if self.covariance_type == "diag":
             covariances = as_finite("covariances", self.covariances, means.shape)[:, None]
@@ -148,15 +159,10 @@ class GaussianBackend(MixtureBackend):
             covariances = as_matrices(self.covariances, (n_features, n_features))
         else:
             covariances = as_matrices(self.covariances, (n_classes, n_features, n_features))
-        self._set_components(
-            means[:, None],
-            covariances,
-            np.ones((n_classes, 1)),
-            self.covariance_type,
-            reg_param=self.reg_param,
-        )
+        return means, covariances
 
-    def _fit_rows(self, X: NDArray, y: NDArray) -> None:
+    def _learn(self, X: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Estimate and return the means and covariances of the classes."""
         self.classes_, index = np.unique(y, return_inverse=True)
         groups = [X[index == k] for k in range(len(self.classes_))]
         means = np.stack([rows.mean(0) for rows in groups])
@@ -168,12 +174,4 @@ class GaussianBackend(MixtureBackend):
             covariances = within.T @ within / len(within)
         else:
             covariances = np.stack([rows.T @ rows / len(rows) for rows in centred])
-        self._set_components(
-            means[:, None],
-            covariances,
-            np.ones((len(groups), 1)),
-            self.covariance_type,
-            reg_param=self.reg_param,
-            center=X.mean(0),
-            deviation=X.std(0),
-        )
+        return means, covariances

@@ -1,4 +1,7 @@
-"""Gaussian-mixture classes with the closed-form optimal noise prediction."""
+"""Gaussian-mixture classes with the closed-form optimal noise prediction.
+
+:mod:`diffusion_classifier.backends.exact.base` explains the mathematics.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,34 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...errors import InputValueError
-from ...noise.prediction import PREDICTION_TYPES
 from ...noise.schedule import NoiseSchedule
-from ...utils.validation import check_option
-from .base import MixtureBackend, as_finite, as_matrices, classes_of
+from .base import MixtureBackend
+from .parameters import as_finite, as_matrices
 
 
 class GaussianMixtureBackend(MixtureBackend):
-    """A mixture of Gaussians per class, with the closed-form optimal noise prediction.
+    """One Gaussian mixture per class, with the closed-form optimal noise prediction.
 
-    Rows are standardised inside, by the mean and standard deviation of the mixture of all
-    classes, taken as equally likely.
+    Rows are standardised internally by the mean and standard deviation of the mixture of all
+    classes with equal priors.
 
     Parameters
     ----------
     means : array-like of shape (K, M, F)
         Means of the M components of each class, in the order of the sorted labels.
     covariances : array-like
-        "diag": variances, broadcastable to (K, M, F); a scalar makes every component isotropic
-        and alike. "shared": one matrix (F, F) for all components.
+        "diag": variances, broadcastable to (K, M, F); a scalar makes all components isotropic
+        with that variance. "shared": one matrix of shape (F, F) for all components.
     weights : array-like of shape (K, M) or None, default=None
-        Probabilities of the components, each row summing to 1. None: equal ones.
+        Probabilities of the components; each row sums to 1. None gives all the same weight.
     covariance_type : {"diag", "shared"}, default="diag"
+        One vector of variances per component, or one covariance matrix for all components.
     n_timesteps : int, default=1000
-        Length of the backend's own noise schedule; without effect if ``schedule`` is given.
+        Length of the default noise schedule; ignored if ``schedule`` is given.
     schedule : NoiseSchedule or None, default=None
-        None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
+        Noise schedule. None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
-        What ``forward`` outputs.
+        What ``forward`` returns.
 
     Attributes
     ----------
@@ -44,13 +47,15 @@ class GaussianMixtureBackend(MixtureBackend):
     center_, scale_ : ndarray of shape (F,)
         A row x of X is standardised to ``(x - center_) / scale_``.
     means_, variances_ : Tensor of shape (K, M, F) or broadcastable to it
-        The components in the basis where their covariance is diagonal.
+        Means and variances of the components in the basis where their covariance is diagonal.
     log_weights_ : Tensor of shape (K, M)
+        Logarithms of the weights.
 
     Warns
     -----
     UserWarning
-        In ``fit``, if a covariance is near-singular: it names the classes and what was added.
+        In ``fit``, if a covariance is near-singular. The warning names the classes and the
+        variance that was added.
 
     Examples
     --------
@@ -61,6 +66,9 @@ class GaussianMixtureBackend(MixtureBackend):
     >>> float((answers == y).mean())
     0.94
     """
+
+    covariance_types = ("diag", "shared")
+    covariances: ArrayLike  # required, unlike in the base class
 
     def __init__(
         self,
@@ -73,21 +81,23 @@ class GaussianMixtureBackend(MixtureBackend):
         schedule: NoiseSchedule | None = None,
         prediction_type: str = "epsilon",
     ) -> None:
-        self.means = means
-        self.covariances = covariances
+        super().__init__(
+            means,
+            covariances,
+            covariance_type=covariance_type,
+            n_timesteps=n_timesteps,
+            schedule=schedule,
+            prediction_type=prediction_type,
+        )
         self.weights = weights
-        self.covariance_type = covariance_type
-        self.n_timesteps = n_timesteps
-        self.schedule = schedule
-        self.prediction_type = prediction_type
 
     def fit(self, X: Any, y: Any) -> GaussianMixtureBackend:
-        """Name the classes.
+        """Assign labels to the given classes.
 
         Parameters
         ----------
-        X : None or anything
-            Not used: the classes are given.
+        X : object
+            Ignored.
         y : array-like of shape (N,)
             Labels; in sorted order they belong to the rows of ``means``.
 
@@ -98,13 +108,11 @@ class GaussianMixtureBackend(MixtureBackend):
 
         Raises
         ------
-        ValueError
+        InputValueError
             If y does not name K classes, or a parameter has a wrong shape or value.
         """
-        check_option("covariance_type", self.covariance_type, ("diag", "shared"))
-        check_option("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        means = as_finite("means", self.means, ("K", "M", "F"))
-        self.classes_ = classes_of(y, means)
+        self._check_options()
+        means = self._read_means(y, ("K", "M", "F"))
         n_classes, n_components, n_features = means.shape
         if self.covariance_type == "shared":
             covariances = as_matrices(self.covariances, (n_features, n_features))
@@ -121,6 +129,9 @@ class GaussianMixtureBackend(MixtureBackend):
         else:
             weights = as_finite("weights", self.weights, (n_classes, n_components))
         if (weights < 0).any() or not np.allclose(weights.sum(1), 1):
-            raise InputValueError("weights must not be negative and each class's must sum to 1.")
-        self._set_components(means, covariances, weights, self.covariance_type)
+            raise InputValueError(
+                "weights must be nonnegative and each row must sum to 1, but the smallest is "
+                f"{weights.min():.3g} and the rows sum to {weights.sum(1).tolist()}."
+            )
+        self._set_components(means, covariances, weights)
         return self

@@ -269,7 +269,7 @@ def test_wrong_schedules_rows_and_labels_are_named():
     with pytest.raises(ValueError, match="n_timesteps=0 must be a positive integer"):
         _ = GaussianBackend(n_timesteps=0).schedule
     backend, _, _ = gaussian("full")
-    with pytest.raises(ValueError, match=r"rows of shape \(5, 3\).*expected \(n_rows, 4\)"):
+    with pytest.raises(ValueError, match=r"rows have shape \(5, 3\).*expected \(n_rows, 4\)"):
         backend.encode_images(torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"labels\[1\]=7 is not one of the 3 classes.*0, 1, 2"):
         backend.encode_classes([0, 7], ["0", "7"])
