@@ -1,4 +1,4 @@
-"""From errors to probabilities: weights of timesteps, losses of classes, a temperature."""
+"""From errors to probabilities: timestep weights, class losses and calibration."""
 
 from .calibration import (
     CALIBRATORS,

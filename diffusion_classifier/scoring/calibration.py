@@ -1,17 +1,15 @@
-r"""From losses to probabilities that mean something: temperatures, learned from labelled races.
+r"""Calibration: temperatures, learned from labelled images, that turn losses into probabilities.
 
     p(class | x) = softmax( -L / T + log prior ),
 
-L the losses of a race without the prior. Temperature scaling (Guo et al.) picks the T of least
-log-loss on labelled images. Two things are particular here:
+where L are the class losses of a race, without the prior. Temperature scaling (Guo et al., 2017)
+chooses the T with the smallest log-loss on labelled images. Races need two additions:
 
-- A race stops when the answer is clear, so how much its losses mean depends on how many draws n it
-  took: :class:`DrawsCalibrator` learns ``log T = a + b log n``.
-- If the right class always wins, log-loss falls for ever as T -> 0, and there is no optimum. A weak
-  normal prior on ``log T`` gives one always. It is centred at the median gap between the best two
-  classes, so that multiplying all weights by a constant changes no probability.
-
-An optimum of a smooth penalised function, with no bounds to stick at.
+- A race stops when the winner is clear, so the reliability of its losses depends on its number of
+  draws n. :class:`DrawsCalibrator` learns ``log T = a + b log n``.
+- If the right class always wins, the log-loss decreases for ever as T -> 0. A weak normal prior on
+  ``log T`` ensures a finite optimum. It is centred at the median gap between the best two classes,
+  so that scaling all weights by a constant changes no probability.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ from sklearn.base import BaseEstimator
 from ..errors import InputValueError
 from ..utils.display import DocumentedMixin
 
-_LEVEL_DEVIATION = 2.0  # of the prior on log T: a factor of 7 either way
-_SLOPE_DEVIATION = 0.5  # of the prior on b
+_LEVEL_DEVIATION = 2.0  # standard deviation of the prior on log T: a factor of 7 either way
+_SLOPE_DEVIATION = 0.5  # standard deviation of the prior on b
 
 
 def temperature(log_temperature: tuple[float, float], n_draws: ArrayLike) -> NDArray[np.float64]:
-    """``T = exp(a + b log n)`` after n draws, in the shape of ``n_draws``.
+    """Compute ``T = exp(a + b log n)`` from ``(a, b)``, in the shape of ``n_draws``.
 
     Examples
     --------
@@ -46,12 +44,12 @@ def temperature(log_temperature: tuple[float, float], n_draws: ArrayLike) -> NDA
 
 
 class Calibrator(DocumentedMixin, BaseEstimator, ABC):
-    """Learns how confident losses deserve to be.
+    """Base class of calibrators, which learn a temperature T from labelled images.
 
     Attributes
     ----------
     log_temperature_ : tuple of (float, float)
-        ``(a, b)`` of ``log T = a + b log n``, after ``learn``.
+        Learned coefficients ``(a, b)`` of ``log T = a + b log n``, for a race of n draws.
     """
 
     log_temperature_: tuple[float, float]
@@ -65,21 +63,28 @@ class Calibrator(DocumentedMixin, BaseEstimator, ABC):
         Parameters
         ----------
         losses : array-like of shape (N, K)
-            Classes' losses, without the prior.
+            Class losses of each image, without the prior.
         n_draws : array-like of shape (N,)
-            Draws that each race took.
+            Draws of each race.
         true_class : array-like of shape (N,), dtype int
-            Column of each image's class; columns need not all occur.
+            Column of each image's class. Not every column must occur.
         log_prior : array-like of shape (K,)
+            Log prior probability of each class.
 
         Returns
         -------
         Calibrator
-            Itself.
+            The calibrator itself.
+
+        Raises
+        ------
+        InputValueError
+            If ``losses`` is empty, not two-dimensional or not finite, or ``true_class`` has
+            another length.
         """
 
     def temperature(self, n_draws: ArrayLike) -> NDArray[np.float64]:
-        """T of races of this many draws, of the same shape."""
+        """Compute T after ``n_draws`` draws, in the shape of ``n_draws``."""
         return temperature(self.log_temperature_, n_draws)
 
 
@@ -89,7 +94,7 @@ class TemperatureCalibrator(Calibrator):
     Attributes
     ----------
     log_temperature_ : tuple of (float, float)
-        ``(log T, 0)``.
+        ``(log T, 0)``, with the learned T.
 
     References
     ----------
@@ -98,7 +103,7 @@ class TemperatureCalibrator(Calibrator):
 
     Examples
     --------
-    One answer in four is wrong, by the same gap: probabilities become about 3/4.
+    The same gap is wrong in one image of four, so probabilities become about 3/4:
 
     >>> losses = [[0.0, 10.0]] * 20 + [[10.0, 0.0]] * 20
     >>> truth = [0] * 15 + [1] * 5 + [1] * 15 + [0] * 5
@@ -127,11 +132,11 @@ class DrawsCalibrator(Calibrator):
     Attributes
     ----------
     log_temperature_ : tuple of (float, float)
-        ``(a, b)`` of ``log T = a + b log n``.
+        Learned coefficients ``(a, b)`` of ``log T = a + b log n``, for a race of n draws.
 
     Examples
     --------
-    Long races are wrong as often as right by the same gap, short ones never.
+    At the same gap, long races are wrong half of the time and short races never:
 
     >>> losses = [[0.0, 10.0]] * 40
     >>> truth, n_draws = [0] * 20 + [0, 1] * 10, [4] * 20 + [100] * 20
@@ -168,17 +173,18 @@ CALIBRATORS: dict[str, type[Calibrator]] = {
 def _read_races(
     losses: ArrayLike, true_class: ArrayLike, log_prior: ArrayLike
 ) -> tuple[NDArray, NDArray, NDArray, float]:
-    """Losses less the least, the true columns, the prior, and where log T is likely to be."""
+    """Return validated gaps to the smallest loss, true columns, prior, and the centre of log T."""
     values = np.asarray(losses, float)
     truth = np.asarray(true_class)
     if values.ndim != 2 or not len(values) or not np.isfinite(values).all():
         raise InputValueError(
-            f"losses of shape {values.shape} must be finite, one row per image and one column per "
-            "class, of at least one image."
+            f"losses of shape {values.shape} must be finite, with one row per image, one column "
+            "per class and at least one row."
         )
     if truth.shape != values.shape[:1]:
         raise InputValueError(
-            f"{len(values)} rows of losses, but true_class of shape {truth.shape}."
+            f"losses have {len(values)} rows, but true_class has shape {truth.shape}; give one "
+            "class per row."
         )
     gaps = values - values.min(1, keepdims=True)
     typical = np.median(np.sort(gaps, 1)[:, 1]) or gaps.mean() or 1.0
@@ -188,13 +194,13 @@ def _read_races(
 def _log_loss(
     gaps: NDArray, truth: NDArray, log_prior: NDArray, log_temperature: NDArray | float
 ) -> float:
-    """Summed log-loss at a temperature, or one per image."""
+    """Sum the log-loss over images, at one log temperature or one per image."""
     scores = log_prior - gaps * np.reshape(np.exp(-np.asarray(log_temperature)), (-1, 1))
     return float(-log_softmax(scores, axis=1)[np.arange(len(gaps)), truth].sum())
 
 
 def _minimise(objective: Callable[[NDArray], float], n_coefficients: int) -> list[float]:
-    """Where a smooth function is least, from zero; a simplex needs no slopes."""
+    """Minimise a function without derivatives, starting at zero."""
     options = {"xatol": 1e-6, "fatol": 1e-9, "maxiter": 2000}
     start = np.zeros(n_coefficients)
     return minimize(objective, start, method="Nelder-Mead", options=options).x.tolist()

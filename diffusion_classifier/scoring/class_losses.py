@@ -1,16 +1,16 @@
-r"""From recorded errors to one loss per class, and to log posteriors.
+r"""Class losses and log posteriors, from recorded errors.
 
-The contribution of draw j to prompt p's loss, the loss itself and the posterior are
+The contribution ``c_pj`` of draw j to prompt p, the loss ``L_p`` and the log posterior are
 
     c_pj = w(t_j) / q_j * err_pj - T log prior(class of p),    L_p = mean_j c_pj,
     log p(class | x) = log_softmax(-L / T),
 
-so that ``-L_p`` estimates ``T (log p(x | prompt) + log prior)`` up to a constant: a temperature
-tempers what the network says and leaves the priors their meaning.
+so ``-L_p / T`` estimates ``log p(x | prompt) / T + log prior`` up to a constant. The temperature T
+tempers the network's likelihood, but not the priors.
 
-A dropped prompt has fewer draws than the winner, and means over different draws must not be
-compared. Its loss is therefore that of the prompt that led when it was dropped, plus their mean
-difference on the draws both took, and never below that of the best survivor.
+A dropped prompt has fewer draws than the winner, and means over different draws are not comparable.
+Its loss is therefore that of the prompt that led when it was dropped, plus their mean difference on
+the draws that both took. It is kept above the loss of the best survivor.
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ from ..errors import InputValueError
 from .calibration import temperature
 from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
 
-LossName = Literal["l2", "l1", "huber", "vlb"]  # of the residual; "vlb": of the variance too
+LossName = Literal["l2", "l1", "huber", "vlb"]  # "vlb" also scores the predicted variance
 LOSS_NAMES: tuple[str, ...] = get_args(LossName)
 PromptReduction = Literal["best", "mean", "mixture"]
 PROMPT_REDUCTIONS: tuple[str, ...] = get_args(PromptReduction)
-_MARGIN = 1e-9  # relative distance that the dropped are kept behind the best survivor
+_MARGIN = 1e-9  # relative distance by which dropped classes stay behind the best survivor
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How errors become losses: weights, priors and the classes that prompts belong to.
+    """The parameters that turn errors into class losses and log posteriors.
+
+    The *contenders* of a race are its prompts, or its classes if ``reduction`` is "mean".
 
     Attributes
     ----------
     weights : Tensor of shape (T,), dtype float64
-        w(t).
+        Weight w(t) of each timestep.
     log_prior : Tensor of shape (K,), dtype float64
+        Log prior probability of each class.
     class_of : Tensor of shape (P,), dtype int64
-        The class of each prompt.
-    reduction : {"best", "mean", "mixture"}
-        A class's loss from its prompts': the smallest, the mean, or that of a mixture with
-        equal weights, ``-T log mean_p exp(-L_p / T)``.
+        Class index of each prompt.
+    reduction : {"best", "mean", "mixture"}, default="best"
+        Loss of a class, given those of its prompts: the smallest, the mean, or that of a mixture
+        with equal weights, ``-T log mean_p exp(-L_p / T)``.
     log_temperature : tuple of (float, float), default=(0.0, 0.0)
-        ``(a, b)`` of ``log T = a + b log n`` after n draws; see
+        Coefficients ``(a, b)`` of ``log T = a + b log n`` after n draws; see
         :mod:`diffusion_classifier.scoring.calibration`.
     """
 
@@ -60,25 +63,27 @@ class Scoring:
 
     @property
     def n_classes(self) -> int:
+        """The number of classes K."""
         return len(self.log_prior)
 
     @property
     def races_classes(self) -> bool:
-        """Whether classes race as a whole; else prompts do."""
+        """Whether classes race as a whole, instead of prompts."""
         return self.reduction == "mean"
 
     def temperature(self, n_draws: int) -> float:
-        """T after this many draws."""
+        """Compute T after ``n_draws`` draws."""
         return float(temperature(self.log_temperature, n_draws))
 
     def contributions(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
-        """Contributions of contenders: prompts, or classes where they race as a whole.
+        """Compute the contributions of contenders.
 
         Parameters
         ----------
         errors : Tensor of shape (..., P, J)
-            NaN where not evaluated.
+            Errors of prompts; NaN where not evaluated.
         timesteps, density : Tensor of shape (J,)
+            Timestep of each draw, and its proposal probability relative to the uniform one.
 
         Returns
         -------
@@ -94,18 +99,18 @@ class Scoring:
         return sums / self.class_of.bincount()[:, None]
 
     def contenders(self, active: Tensor) -> Tensor:
-        """Active prompts [..., P] as active contenders [..., P or K]."""
+        """Convert active prompts [..., P] to active contenders [..., P or K]."""
         if not self.races_classes:
             return active
         first_prompt = torch.searchsorted(self.class_of, torch.arange(self.n_classes))
         return active[..., first_prompt]
 
     def prompts(self, contenders: Tensor) -> Tensor:
-        """Active contenders [..., P or K] as active prompts [..., P]."""
+        """Convert active contenders [..., P or K] to active prompts [..., P]."""
         return contenders[..., self.class_of] if self.races_classes else contenders
 
     def decided(self, active: Tensor) -> Tensor:
-        """Whether all active prompts [..., P] belong to one class."""
+        """Return whether all active prompts [..., P] belong to one class."""
         lowest = torch.where(active, self.class_of, self.n_classes).amin(-1)
         highest = torch.where(active, self.class_of, -1).amax(-1)
         return lowest == highest
@@ -113,7 +118,7 @@ class Scoring:
     def class_losses_of(
         self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
     ) -> Tensor:
-        """Losses [K] of one image from its errors [P, J] and who was left, [P]."""
+        """Compute the class losses [K] of one image from its errors [P, J] and last active [P]."""
         n = count_draws(errors)
         contributions = self.contributions(errors[:, :n], timesteps[:n], density[:n])
         return self.class_losses(contributions, self.contenders(active))
@@ -121,23 +126,24 @@ class Scoring:
     def log_posterior_of(
         self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
     ) -> Tensor:
-        """Log posterior [K] of one image from its errors [P, J] and who was left, [P]."""
+        """Compute the log posterior [K] of one image from its errors [P, J] and last active [P]."""
         losses = self.class_losses_of(errors, timesteps, density, active)
         return torch.log_softmax(-losses / self.temperature(count_draws(errors)), 0)
 
     def class_losses(self, contributions: Tensor, active: Tensor) -> Tensor:
-        """Losses of the classes, [K], of one image.
+        """Compute the class losses of one image.
 
         Parameters
         ----------
         contributions : Tensor of shape (P or K, J), dtype float64
+            Contributions of each contender.
         active : Tensor of shape (P or K,), dtype bool
-            Contenders still in the race at its end.
+            Contenders still active at the end of the race.
 
         Returns
         -------
         Tensor of shape (K,), dtype float64
-            Finite; a class without an active contender is never first.
+            Finite losses. The smallest is always that of a class with an active contender.
         """
         temperature = self.temperature(contributions.shape[1])
         losses = contender_losses(contributions, active, temperature)
@@ -158,37 +164,37 @@ class Scoring:
 
 
 def check_loss(weighting: Weighting, loss: str) -> None:
-    """A ValueError if errors of this loss cannot be weighted so."""
+    """Raise an InputValueError if ``weighting`` does not apply to errors of this loss."""
     if isinstance(weighting, LikelihoodWeighting) and loss != "l2":
         raise InputValueError(f'weighting="likelihood" needs loss="l2", not {loss!r}.')
     if isinstance(weighting, ExponentialWeighting | NativeWeighting) and loss == "vlb":
         raise InputValueError(
-            f"{weighting!r} restates errors of the noise, but loss='vlb' is a likelihood as it is: "
-            'use weighting="uniform" or "fitted".'
+            f"{weighting!r} rescales noise-prediction errors, but loss='vlb' is a log-likelihood "
+            'already; use weighting="uniform" or "fitted".'
         )
 
 
 def count_draws(errors: Tensor) -> int:
-    """Draws that an image took, from its errors [P, J]: those that any prompt was asked on."""
+    """Count the draws of an image on which any prompt was evaluated, from its errors [P, J]."""
     return int((~errors.isnan()).sum(1).max())
 
 
 def contender_losses(contributions: Tensor, active: Tensor, temperature: float = 1.0) -> Tensor:
-    """Comparable losses of contenders that took different numbers of draws.
+    """Compute comparable losses of contenders that took different numbers of draws.
 
     Parameters
     ----------
     contributions : Tensor of shape (P, J), dtype float64
-        Each row evaluated on its first draws and NaN after them.
+        Contributions; NaN after the last draw of each contender.
     active : Tensor of shape (P,), dtype bool
-        Who was left; they took all draws.
+        Contenders still active at the end of the race, which took all draws.
     temperature : float, default=1.0
-        What losses will be divided by.
+        Temperature that losses are divided by later; it scales the margin of the winner.
 
     Returns
     -------
     Tensor of shape (P,), dtype float64
-        Finite; a dropped contender is never first.
+        Finite losses. The smallest is always that of an active contender.
     """
     n_draws = (~contributions.isnan()).sum(1)
     most = int(n_draws.max())
@@ -202,19 +208,19 @@ def contender_losses(contributions: Tensor, active: Tensor, temperature: float =
 
 
 def put_behind(losses: Tensor, active: Tensor, temperature: float) -> Tensor:
-    """Losses of the dropped raised just above the smallest of the active."""
+    """Raise the losses of inactive entries just above the smallest loss of the active ones."""
     winner = losses[active].min().item()
     floor = winner + _MARGIN * max(1.0, temperature, abs(winner))
     return losses.where(active, losses.clamp(min=floor))
 
 
 def read_log_prior(priors: Any, n_classes: int) -> Tensor:
-    """Normalised log priors [K], float64; uniform from None.
+    """Return normalised log priors [K] in float64; None gives uniform priors.
 
     Raises
     ------
-    ValueError
-        If priors are not ``n_classes`` positive finite numbers.
+    InputValueError
+        If ``priors`` are not ``n_classes`` positive finite numbers.
     """
     try:
         values = np.ones(n_classes) if priors is None else np.asarray(priors, float)

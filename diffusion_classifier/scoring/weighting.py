@@ -1,7 +1,7 @@
-r"""How much each timestep's error counts: w(t) in ``log p(x | c) ~ -E_t[w(t) err]``.
+r"""Timestep weights w(t), in ``log p(x | c) ~ -E_t[w(t) err]``.
 
-All weights act on the noise-prediction error ``||eps - eps_hat||^2``, whatever the network
-predicts.
+All weights apply to the noise-prediction error ``||eps - eps_hat||^2``, whatever the network's
+prediction type.
 """
 
 from __future__ import annotations
@@ -21,15 +21,28 @@ from ..utils.display import DocumentedMixin
 
 
 class Weighting(Learner, DocumentedMixin, BaseEstimator, ABC):
-    """A weight for every timestep."""
+    """Base class of weightings, which give each timestep a weight."""
 
     @abstractmethod
     def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
-        """``w`` of shape (T,), dtype float64, non-negative and finite."""
+        """Compute the weight of each timestep.
+
+        Parameters
+        ----------
+        schedule : NoiseSchedule
+            Noise schedule of the backend, with T timesteps.
+        prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
+            What the backend's network predicts.
+
+        Returns
+        -------
+        Tensor of shape (T,), dtype float64
+            Finite, non-negative weights.
+        """
 
 
 class UniformWeighting(Weighting):
-    """Every timestep counts the same: the "simple" loss (Ho et al., arXiv 2006.11239).
+    """Equal weights: the "simple" loss of Ho et al., arXiv 2006.11239.
 
     Examples
     --------
@@ -44,9 +57,10 @@ class UniformWeighting(Weighting):
 class LikelihoodWeighting(Weighting):
     r"""Weights that make the expected error a log-likelihood.
 
-    ``log p(x | c) = const - 1/2 \int E||eps - eps_hat||^2 d lambda`` holds exactly for an exact
-    predictor (Kong et al., "Information-Theoretic Diffusion", ICLR 2023), so timestep i counts
-    ``T / 2 * |lambda(i - 1/2) - lambda(i + 1/2)|``, over the finite log-SNR of the schedule.
+    With lambda the log-SNR, ``log p(x | c) = const - 1/2 \int E||eps - eps_hat||^2 d lambda`` is
+    exact for the optimal predictor (Kong et al., "Information-Theoretic Diffusion", ICLR 2023).
+    Timestep i therefore has weight ``T / 2 * |lambda(i - 1/2) - lambda(i + 1/2)|``, with infinite
+    log-SNRs clipped to the finite range of the schedule.
 
     Examples
     --------
@@ -61,18 +75,19 @@ class LikelihoodWeighting(Weighting):
         if len(log_snr) < 2:
             return torch.ones_like(log_snr)
         middles = (log_snr[1:] + log_snr[:-1]) / 2
-        # Half a step beyond either end, by the slope there.
+        # Extrapolate half a step beyond either end.
         first, last = 2 * log_snr[0] - middles[0], 2 * log_snr[-1] - middles[-1]
         edges = torch.cat([first[None], middles, last[None]])
         return schedule.n_timesteps / 2 * edges.diff().abs()
 
 
 class ExponentialWeighting(Weighting):
-    """``exp(-7 t / T)`` on the error in *image* space, restated for the noise error.
+    """Weights that decay exponentially with time: ``exp(-7 t / T)`` on the *image* error.
 
-    Clark & Jaini, "Text-to-Image Diffusion Models are Zero-Shot Classifiers"
-    (arXiv 2303.15233), weigh ``||x - x_hat||^2``, which is ``sigma^2 / alpha^2`` times the
-    noise error. For flow models time is sigma itself. Timesteps without signal count nothing.
+    Clark and Jaini, "Text-to-Image Diffusion Models are Zero-Shot Classifiers" (arXiv 2303.15233),
+    weight ``||x - x_hat||^2``, which is ``sigma^2 / alpha^2`` times the noise-prediction error.
+    For flow models, ``t / T`` is replaced by sigma. Timesteps without signal (alpha = 0) have
+    weight 0.
 
     Examples
     --------
@@ -90,9 +105,10 @@ class ExponentialWeighting(Weighting):
 
 
 class NativeWeighting(Weighting):
-    """The network's own training loss: its target's squared error, restated for the noise.
+    """Weights that restore the squared error of the network's own target (its training loss).
 
-    Zero where the noise error says nothing of the target (``alpha = 0`` with v-prediction).
+    For a v-prediction network, for example, the weighted error is ``||v - v_hat||^2``. Timesteps
+    without signal (alpha = 0) have weight 0, unless the network predicts noise.
 
     Examples
     --------
@@ -106,29 +122,31 @@ class NativeWeighting(Weighting):
 
 
 class FittedWeighting(Weighting):
-    r"""Weights learned from labelled images: how well each timestep tells the true class.
+    r"""Weights learned from labelled images, large where the true class stands out most.
 
-    ``w(t)`` is the mean over the variance of the paired difference (rival less true class): the
-    best linear combination of independent timesteps, Fisher's discriminant. It is smoothed over
-    t, clipped at 0 and shrunk towards uniform, which counts as much as ``prior_images`` images.
+    ``w(t)`` is the mean of the paired difference (error of a rival minus that of the true class)
+    divided by its variance. For independent timesteps this is the best linear combination,
+    Fisher's discriminant. The weights are smoothed over t, clipped at 0 and shrunk towards uniform
+    weights.
 
-    Its scale keeps the mean paired difference what it is with uniform weights: log-odds are then
-    as large as those of "uniform" on average, and what differs is how reliable they are.
+    Their scale leaves the mean paired difference as it is with uniform weights. Log-odds therefore
+    have the same average size as with "uniform", but are more reliable.
 
     Parameters
     ----------
     prior_images : float, default=10.0
-        Worth of the uniform weights, in labelled images.
+        Strength of the shrinkage: the number of labelled images that uniform weights are worth.
 
     Attributes
     ----------
     weights_ : Tensor of shape (T,), dtype float64
-        Learned.
+        The learned weights.
 
     Raises
     ------
-    ValueError
-        In ``weights``, if nothing was learned; in ``learn``, if ``prior_images`` is negative.
+    InputValueError
+        In ``learn``, if ``prior_images`` is negative or no image was recorded; in ``weights``, if
+        no weights were learned.
 
     References
     ----------
@@ -146,11 +164,11 @@ class FittedWeighting(Weighting):
         self.prior_images = prior_images
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
-        """Learn the weights; those given are not used."""
+        """Learn the weights from a record; ``weights`` is ignored."""
         if self.prior_images < 0:
             raise InputValueError(f"prior_images={self.prior_images!r} must not be negative.")
         profile = Profile.learn(record)
-        # Where nothing varies nothing was seen: a floor keeps the ratio finite.
+        # A floor on the variance keeps the ratio finite.
         floor = 1e-3 * (profile.rms**2).mean()
         variance = (profile.variance + floor).clamp(min=torch.finfo(torch.float64).tiny)
         ratio = profile.mean.clamp(min=0) / variance
@@ -164,8 +182,8 @@ class FittedWeighting(Weighting):
     def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
         if not hasattr(self, "weights_"):
             raise InputValueError(
-                'weighting="fitted" learns from labelled images: call fit(X, y) with images, or '
-                'choose other weights, such as "uniform".'
+                'weighting="fitted" learns from labelled images; call fit(X, y) with images, or '
+                'choose another weighting, such as "uniform".'
             )
         return self.weights_
 

@@ -97,5 +97,5 @@ def test_impossible_races_are_refused(calibrator):
         clone(calibrator).learn(np.ones((0, 3)), [], [], UNIFORM)
     with pytest.raises(ValueError, match="must be finite"):
         clone(calibrator).learn([[np.nan, 1]], [4], [0], UNIFORM)
-    with pytest.raises(ValueError, match="2 rows of losses"):
+    with pytest.raises(ValueError, match="losses have 2 rows"):
         clone(calibrator).learn(np.ones((2, 3)), [4, 4], [0], UNIFORM)
