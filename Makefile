@@ -1,13 +1,15 @@
 # On a machine with Python 3.11 or later and make, nothing else:
 #     make quickstart     install into .venv, classify 200 images, write quickstart.png
 #     make test           install what tests need, run them
-# Another interpreter: make quickstart PYTHON=python3.12
+# Another interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
+# The lowest versions: make test CONSTRAINTS=constraints-lowest.txt VENV=.venv-lowest
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint bench-accuracy bench-race train-embedded
+.PHONY: quickstart test lint dist test-dist bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -19,6 +21,21 @@ lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The source distribution and the wheel, into dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(RUN) -m build --outdir dist .
+
+# What users get: the wheel in an empty environment, and the tests of the unpacked source
+# distribution, without its package, so that nothing but the wheel can be imported.
+test-dist: dist
+	rm -rf build/dist && mkdir -p build/dist
+	tar -xzf dist/*.tar.gz -C build/dist --strip-components=1
+	rm -r build/dist/diffusion_classifier
+	$(PYTHON) -m venv build/dist/.venv
+	build/dist/.venv/bin/python -m pip install -c $(CONSTRAINTS) "$$(ls dist/*.whl)[dev]"
+	cd build/dist && .venv/bin/python -m pytest tests
 
 bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py
@@ -35,8 +52,8 @@ train-embedded: $(VENV)/.installed-test
 
 # Stamps, so that nothing is installed twice; they go when .venv goes. Editable, so that a change
 # of the sources needs no new installation.
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.created
-	$(RUN) -m pip install -c constraints.txt -e ".[$*]"
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(VENV)/.created
+	$(RUN) -m pip install -c $(CONSTRAINTS) -e ".[$*]"
 	touch $@
 
 $(VENV)/.created:

@@ -53,10 +53,16 @@ def test_every_python_line_of_the_readme_runs(checkpoints, tmp_path, monkeypatch
     assert "[300 400 500 600 700] (2, 2, 5)" in printed
 
 
-def test_relative_links_of_the_readme_lead_to_files():
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    assert len(links) >= 5
-    assert [link for link in links if not (ROOT / link).is_file()] == []
+def test_links_of_the_readme_work_on_a_package_index_and_lead_to_files():
+    assert re.findall(r"\]\((?!https://)[^)]+\)", README) == []  # nothing relative
+    home = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Source"]
+    raw = home.replace("github.com", "raw.githubusercontent.com") + "/main/"
+    targets = dict(re.findall(r"^\[(.+)\]: (\S+)$", README, re.MULTILINE))
+    assert all(target.startswith((f"{home}/blob/main/", raw)) for target in targets.values())
+    files = {name: target.partition("/main/")[2] for name, target in targets.items()}
+    assert {name: file for name, file in files.items() if not (ROOT / file).is_file()} == {}
+    used = re.findall(r"\]\[([^]]+)\]", README)
+    assert len(used) >= 10 and set(used) == set(files)
 
 
 def test_costs_in_the_readme_are_those_of_the_default_pruner():

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "diffusion_classifier"
+import diffusion_classifier
+
+PACKAGE = Path(diffusion_classifier.__file__).parent
 # From the ground up. A room imports from its own floor and those below it, never from above.
 FLOORS = (
     ("errors",),
