@@ -1,13 +1,14 @@
-r"""Images against texts, both ways: which caption fits an image, which image fits a caption.
+r"""Image-text matching: find the caption of an image, or the image for a caption.
 
-A diffusion model scores any pair of an image x and a text c, not only the labels of a classifier:
+A diffusion model scores any pair of an image x and a text c:
 
     score(x, c) = -E_{t, eps}[ w(t) err(x, c) ]  ~  log p(x | c) + const(x)
 
-Scores in one row, the captions of one image, can be compared directly. Those in one column cannot:
-some images are easy to denoise whatever the caption says. Subtracting the score without any text
-(Krojer et al., "Are Diffusion Models Vision-And-Language Reasoners?", NeurIPS 2023, arXiv
-2305.16397) leaves what the text explains, ``log p(x | c) - log p(x)``.
+The scores of one image for several captions can be compared directly. The scores of several images
+for one caption cannot, because some images are easier to denoise than others whatever the caption.
+Subtracting the score of the *unconditional* (empty) prompt (Krojer et al., "Are Diffusion Models
+Vision-And-Language Reasoners?", NeurIPS 2023, arXiv 2305.16397) removes this effect and leaves an
+estimate of ``log p(x | c) - log p(x)``.
 """
 
 from __future__ import annotations
@@ -39,24 +40,23 @@ def match_scores(
     max_draws: int = 200,
     **options: Any,
 ) -> NDArray[np.float64]:
-    """How well each image matches each caption; higher is better.
+    """Score how well each image matches each caption; higher is better.
 
-    Every caption is evaluated on every draw, with the same draws for all pairs, as
-    ``DiffusionClassifier.fit(None, captions).errors(images, full=True)`` would.
+    Every image-caption pair is evaluated on the same draws (timestep, noise), without pruning.
 
     Parameters
     ----------
     images : images of length n, or Latents
-        As for ``DiffusionClassifier.predict``.
+        Images, as for ``DiffusionClassifier.predict``.
     captions : sequence of str of length m
-        Whole prompts, used without a template. A repeated caption is evaluated once.
+        Prompts, used without a template. A repeated caption is evaluated only once.
     backend : None, str, path-like or Backend, default=None
         The noise predictor, as for ``DiffusionClassifier``; None is the embedded model.
     normalize : {None, "unconditional"}, default=None
-        "unconditional" subtracts each image's error without any text, on the same draws: needed
-        to compare images for one caption, at the price of one more prompt.
+        "unconditional" subtracts each image's score for the unconditional prompt. Use it to
+        compare several images for one caption. It costs as much as one more caption.
     max_draws : int, default=200
-        Draws (t, noise) of each pair; the cost is n * m * max_draws evaluations.
+        Draws per pair. The cost is n * m * max_draws network evaluations.
     **options
         ``sampler``, ``weighting``, ``loss``, ``image_size``, ``resize``, ``batch_size``,
         ``device``, ``dtype``, ``random_state`` and ``verbose`` of ``DiffusionClassifier``.
@@ -64,18 +64,19 @@ def match_scores(
     Returns
     -------
     ndarray of shape (n, m), dtype float64
-        ``-mean_j w(t_j) / q_j err_j`` over draws j with proposal density q: minus the weighted
-        error, summed over the latent's dimensions; with ``normalize``, the error without text
-        less that with it. With ``weighting="likelihood"`` the unit is the nat, and the normalised
-        score estimates ``log p(x | c) - log p(x)``. In the order of images and captions.
+        Row i, column k is the score of image i and caption k, ``-mean_j w(t_j) / q_j err_j`` over
+        draws j with weight w(t_j), proposal density q_j and error err_j, summed over the latent's
+        dimensions. With ``weighting="likelihood"``, scores are in nats and normalised scores
+        estimate ``log p(x | c) - log p(x)``.
 
     Raises
     ------
-    ValueError
-        If there are no captions, ``normalize`` is not known, the model has no unconditional
-        input, or a strategy would have to learn from labels.
-    TypeError
-        If a caption is not a string or an option is not one of those above.
+    InputValueError
+        If there are no captions, ``normalize`` is unknown, a strategy has to learn from labels,
+        or the backend has no unconditional prompt although ``normalize`` or a single caption
+        requires it.
+    InputTypeError
+        If a caption is not a string, or an option is not one of those above.
 
     References
     ----------
@@ -97,38 +98,40 @@ def match_scores(
     check_option("normalize", normalize, NORMALIZATIONS)
     for name in options:
         if name not in OPTIONS:
-            raise InputTypeError(f"match_scores takes no {name!r}, only {', '.join(OPTIONS)}.")
+            raise InputTypeError(
+                f"match_scores takes no option {name!r}, only {', '.join(OPTIONS)}."
+            )
     captions = _check_captions(captions)
     prompts = list(dict.fromkeys(captions))
     place = (options.pop(name, "auto") for name in ("device", "dtype"))
     backend = resolve_backend(backend, *place)
     nothing = backend.unconditional_prompt
-    # a classifier has two classes at least
+    # A classifier needs at least two classes, so a single caption needs a second prompt.
     if (normalize or len(prompts) == 1) and nothing not in prompts:
         if nothing is None:
             raise InputValueError(
-                f"{backend!r} has no unconditional input: leave out normalize, and give two "
-                "different captions at least."
+                f"{backend!r} has no unconditional input: leave out normalize, and give at least "
+                "two different captions."
             )
         prompts.append(nothing)
     clf = DiffusionClassifier(
         backend,
-        prompts={prompt: prompt for prompt in prompts},  # taken literally
+        prompts={prompt: prompt for prompt in prompts},  # a dict is used without a template
         pruner=NoPruning(max_draws),
         **options,
     ).fit(None, prompts)
     table = clf.errors(images, full=True)
     weights = table.scoring.weights.numpy()[table.timesteps] / table.density
-    scores = -(table.errors * weights).mean(2)  # prompts in sorted order
+    scores = -(table.errors * weights).mean(2)  # columns in the order of table.prompts
     column = {prompt: number for number, prompt in enumerate(table.prompts)}
     chosen = scores[:, [column[caption] for caption in captions]]
     return chosen - scores[:, [column[nothing]]] if normalize else chosen
 
 
 def _check_captions(captions: Any) -> list[str]:
-    """Captions as a list of plain strings."""
+    """Return captions as a list of plain strings."""
     if isinstance(captions, str | bytes):
-        raise InputTypeError(f"captions={captions!r} is one string; give a list of them.")
+        raise InputTypeError(f"captions={captions!r} is one string; give a list of strings.")
     found = np.asarray(captions, dtype=object).tolist()
     if not isinstance(found, list):
         raise InputTypeError(

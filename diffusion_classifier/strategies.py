@@ -1,4 +1,4 @@
-"""Strategies by name or instance, and the four that a classifier uses, together."""
+"""The strategies of a classifier: sampler, pruner, weighting and calibrator."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .samplers import SAMPLERS, ImportanceSampler, Sampler, StratifiedSampler
 from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, Scoring, Weighting
 from .utils.validation import check_option
 
+# Base class, strategies by name, and default name of each kind of strategy.
 _KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
     "sampler": (Sampler, SAMPLERS, "stratified"),
     "pruner": (Pruner, PRUNERS, "racing"),
@@ -23,19 +24,26 @@ _KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
 
 
 def resolve_strategy(kind: str, value: Any) -> Any:
-    """A fresh strategy from None (the default), a name, or an instance to be cloned.
+    """Make a new, unfitted strategy from an estimator parameter.
 
     Parameters
     ----------
     kind : {"sampler", "pruner", "weighting", "calibrator"}
+        The parameter's name.
     value : None, str or an instance of the kind's class
+        None for the default, a name, or an instance, which is cloned.
+
+    Returns
+    -------
+    Sampler, Pruner, Weighting, Calibrator or None
+        The strategy; None only for the default calibrator.
 
     Raises
     ------
-    ValueError
-        If a name is not known; the message lists those that are.
-    TypeError
-        If it is anything else.
+    InputValueError
+        If ``value`` is an unknown name.
+    InputTypeError
+        If ``value`` is of another type.
     """
     base, known, default = _KINDS[kind]
     if value is None:
@@ -51,9 +59,10 @@ def resolve_strategy(kind: str, value: Any) -> Any:
 
 
 def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:
-    """The sampler of an estimator that names none: where the backend's classes differ, if known.
+    """Make the sampler of an estimator with ``sampler=None``.
 
-    Weights that are not yet learned are taken to be uniform.
+    It is an ImportanceSampler if the backend has a default proposal, else a StratifiedSampler. The
+    proposal is multiplied by the weights, or left as it is if they have yet to be learned.
     """
     proposal = backend.default_proposal
     if proposal is None:
@@ -64,7 +73,7 @@ def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:
 
 
 class Strategies(NamedTuple):
-    """The four strategies of a classifier that can learn from labelled images."""
+    """The four strategies of a classifier, all of which can learn from labelled images."""
 
     weighting: Weighting
     sampler: Sampler
@@ -75,7 +84,7 @@ class Strategies(NamedTuple):
     def resolve(
         cls, backend: Backend, *, weighting: Any, sampler: Any, pruner: Any, calibrator: Any
     ) -> Self:
-        """New strategies from the estimator's parameters of these names."""
+        """Make new strategies from the estimator's parameters."""
         chosen = resolve_strategy("weighting", weighting)
         return cls(
             weighting=chosen,
@@ -88,12 +97,12 @@ class Strategies(NamedTuple):
 
     @property
     def needs_record(self) -> bool:
-        """Whether any of them asks for labelled images."""
+        """Whether any strategy needs the errors of labelled images."""
         racing = (self.weighting, self.sampler, self.pruner)
         return self.calibrator is not None or any(s.needs_record for s in racing)
 
     def scoring(self, unweighted: Scoring, backend: Backend) -> Scoring:
-        """The scoring under the weights and the temperature that were learned."""
+        """Return ``unweighted`` with the weights and temperature of these strategies."""
         weights = self.weighting.weights(backend.schedule, backend.prediction_type)
         if self.calibrator is None:
             return replace(unweighted, weights=weights)

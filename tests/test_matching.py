@@ -121,7 +121,7 @@ def test_bad_captions_are_named(images, captions, error, message):
 def test_bad_options_are_named(images):
     with pytest.raises(ValueError, match=r"normalize='mean'.*'unconditional'"):
         match_scores(images, CAPTIONS, normalize="mean")
-    with pytest.raises(TypeError, match=r"no 'prompts', only sampler, .*verbose"):
+    with pytest.raises(TypeError, match=r"no option 'prompts', only sampler, .*verbose"):
         match_scores(images, CAPTIONS, prompts="a {}")
 
 
