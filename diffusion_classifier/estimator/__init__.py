@@ -1,3 +1,3 @@
-"""The steps of ``fit`` and ``predict``, each given what it needs."""
+"""The steps of ``DiffusionClassifier.fit`` and ``predict``, one per module."""
 
 __all__: list[str] = []

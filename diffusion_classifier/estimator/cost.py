@@ -1,4 +1,4 @@
-"""What predictions cost: evaluations before they are spent, and their time from a probe."""
+"""Cost estimates of predictions: the maximum number of evaluations, and their measured time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PROBE_ROWS = 64
 
 
 class Cost(NamedTuple):
-    """What predictions cost at most.
+    """Upper bound on the cost of predictions.
 
     Attributes
     ----------
     evaluations : int
         Rows through the network.
     seconds : float
-        Their time on this machine.
+        Time of these evaluations on this machine.
     """
 
     evaluations: int
@@ -30,9 +30,9 @@ class Cost(NamedTuple):
 
 
 def estimate_cost(predictor: Predictor, n_images: int) -> Cost:
-    """The cost of predicting ``n_images`` images, from two timed batches of a grey image.
+    """Estimate the cost of predicting ``n_images`` images.
 
-    The first batch warms up.
+    The time is measured on a short race over a grey image, after one run to warm up.
 
     Raises
     ------

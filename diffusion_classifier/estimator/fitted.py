@@ -1,4 +1,4 @@
-"""A fitted classifier: what it can be asked, given what ``fit`` made."""
+"""Methods of a fitted classifier, all but ``fit`` itself."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from .settings import PictureFormat, errors_made_by
 
 
 class FittedClassifier(ClassifierMixin, BaseEstimator):
-    """Answers of a classifier; a subclass has the parameters, and a ``fit`` that sets these.
+    """Prediction methods; a subclass adds the parameters and a ``fit`` that sets the attributes.
 
     Attributes
     ----------
     batch_size, verbose
-        Parameters that predictions read as they are now.
+        Parameters that predictions read at every call.
     backend_, sampler_, pruner_, weighting_, calibrator_, loss_, image_size_, resize_, seed_
-        What ``fit`` made or saw.
+        Set by ``fit``; see ``DiffusionClassifier``.
     classes_, prompts_
-        Labels, and the prompts of each.
+        Labels, and the prompts of each label.
     """
 
     batch_size: BatchSizeOption
@@ -57,69 +57,72 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     _scoring: Scoring
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each image.
+        """Predict the most probable class of each image.
 
         Parameters
         ----------
         X : images of length n
-            List of PIL images or paths; uint8 array [n, H, W, 3] or [n, 3, H, W]; float array in
-            [0, 1]; tensor; data frame column. For backends that read tables, array [n, features].
-            Or an ErrorTable that ``errors`` recorded: then the network is not asked again.
+            A list of PIL images or paths; a uint8 array [n, H, W, 3] or [n, 3, H, W]; a float
+            array in [0, 1]; a tensor; a data frame column; Latents from ``encode``. For backends
+            that read tables, an array [n, features]. An ErrorTable from ``errors`` is answered
+            without the network.
 
         Returns
         -------
         ndarray of shape (n,)
+            Predicted labels.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If ``fit`` was not called.
         InputError
-            If there are no images, or one cannot be read; the message names its index.
+            If there are no images, or one cannot be read; the message gives its index.
         NetworkError
-            If the network returns NaN, or one row is too much for the memory.
+            If the network returns NaN or infinity, or memory runs out with a single row.
         """
         best = self.predict_log_proba(X).argmax(1)
         return self.classes_[best]
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Log posterior of every class, of shape (n, n_classes); see ``predict`` for X."""
+        """Compute log posteriors of shape (n, n_classes); see ``predict`` for X."""
         return self._predictor().log_posterior(X)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Posterior of every class, of shape (n, n_classes), rows summing to 1."""
+        """Compute posteriors of shape (n, n_classes), with rows that sum to 1."""
         return np.exp(self.predict_log_proba(X))
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Log posterior of shape (n, n_classes); for two classes, log-odds of shape (n,)."""
+        """Compute log posteriors (n, n_classes); for two classes, log-odds (n,) of the second."""
         log_posterior = self.predict_log_proba(X)
         if len(self.classes_) == 2:
             return log_posterior[:, 1] - log_posterior[:, 0]
         return log_posterior
 
     def errors(self, X: Any, *, full: bool = False, table: ErrorTable | None = None) -> ErrorTable:
-        """The noise-prediction errors that predictions rest on.
+        """Compute the noise-prediction errors on which predictions are based.
 
         Parameters
         ----------
         X : images of length n
-            As for ``predict``.
+            See ``predict``.
         full : bool, default=False
-            Evaluate every prompt on every draw of the budget, whatever the pruner.
+            Whether to evaluate every prompt on every draw of the budget instead of pruning.
         table : ErrorTable, optional
-            Recorded earlier on the same images in the same order (only their number is checked),
-            with the same network, loss, sampler and integer ``random_state``, for other labels or
-            fewer draws. Only what it lacks is computed; the result is the same as without it.
+            Errors recorded earlier, for other labels or fewer draws, on the same images in the
+            same order (only their number is checked), with the same network, loss, sampler and
+            integer ``random_state``. Only errors missing from it are computed; the result is the
+            same as without it.
 
         Returns
         -------
         ErrorTable
-            Accepted in place of images by ``predict`` and its kin.
+            ``predict`` and the other prediction methods accept it in place of images.
 
         Raises
         ------
         InputValueError
-            If ``table`` is of another number of images, other draws, another network or loss.
+            If the number of images, the draws, the network or the loss of ``table`` differ.
         """
         predictor = self._predictor()
         if full:
@@ -127,17 +130,18 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         return predictor.table(X, table)
 
     def estimate_cost(self, n_images: int) -> Cost:
-        """What predicting ``n_images`` images would cost at most, from one probe.
+        """Estimate the maximum cost of predicting ``n_images`` images.
 
         Parameters
         ----------
         n_images : int
-            How many images.
+            Number of images.
 
         Returns
         -------
         Cost
-            ``evaluations``: most rows through the network; ``seconds``: their time here.
+            ``evaluations``: maximum number of rows through the network; ``seconds``: their time
+            on this machine, extrapolated from a short measurement.
 
         Raises
         ------
@@ -157,25 +161,26 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         return estimate_cost(self._predictor(), n_images)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted classifier as JSON and safetensors, without the network.
+        """Save the fitted classifier as JSON and safetensors, without the network.
 
-        Kept are parameters, prompts and their embeddings, everything learned, the seed of the
-        draws, and which network it was: its name, revision and a hash of its configuration.
-        ``random_state`` is kept unless it is a generator.
+        The folder holds the parameters, the prompts and their embeddings, everything learned, the
+        seed of the draws, and the network's name, revision and configuration hash.
+        A ``random_state`` that is a RandomState instance is not saved.
 
         Parameters
         ----------
         folder : str or path-like
-            Made if there is none. An earlier save in it is written over.
+            Created if it does not exist. An earlier save in it is overwritten.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If ``fit`` was not called.
         FolderInUseError, NotAFolderError
-            If the folder holds anything but an earlier save, or is a file.
+            If the folder holds other files than an earlier save, or is a file.
         InputTypeError
-            If a parameter is of a class from outside this package, whose code loading would need.
+            If a parameter is an instance of a class from outside this package: loading would have
+            to run that class's code.
 
         Examples
         --------
@@ -194,7 +199,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         return Inputs(self, self.backend_, PictureFormat(self.image_size_, self.resize_))
 
     def _predictor(self) -> Predictor:
-        """What ``fit`` made, ready to race images."""
+        """Bundle the fitted attributes into a Predictor."""
         check_is_fitted(self)
         inputs = self._inputs()
         setup = RecordSetup(

@@ -1,11 +1,12 @@
-"""What ``fit(X, y)`` learns from labelled images: weights, sampler, pruner, then temperature.
+"""Learning in ``fit(X, y)``: the weighting, sampler, pruner and calibrator learn from images.
 
-Errors of at most ``n_fit_images`` images are recorded once, every prompt on every draw. Strategies
-learn from that record. The temperature is for races of *unseen* images, so the record is cut into
-folds, and each fold is raced with weights and a pruner learned from the others.
+The errors of at most ``n_fit_images`` images are recorded once, every prompt on every draw.
+Strategies learn from this record. The temperature must suit races of *unseen* images, so the
+record is split into folds, and each fold is raced with weights and a pruner learned from the
+other folds.
 
-A sampler that learns comes first, from a *pilot*: a quarter of the draws, at uniform timesteps.
-The record is then made with the draws that it proposes, as predictions will be.
+A sampler that learns is fitted first, on a *pilot* record: a quarter of the draws, at uniform
+timesteps. The main record is then made with the fitted sampler, as predictions will be.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..utils.validation import check_positive_integer
 from .predicting import Predictor
 
 _FOLDS = 5
-_PILOT_SHARE = 4  # of the draws of a record, one in so many
+_PILOT_SHARE = 4  # a pilot takes one in so many of the budget's draws
 
 
 def learn_strategies(
@@ -42,29 +43,29 @@ def learn_strategies(
     n_images: int,
     seed: int,
 ) -> None:
-    """Record errors of some of these images and learn from them, if any strategy asks for it.
+    """Record the errors of some images and let strategies learn from them, if any needs to.
 
-    Without images nothing is learned; a weighting, sampler or pruner that cannot do without
-    says so when it is asked for what it should have learned.
+    Without images nothing is learned. A weighting, sampler or pruner that needs to learn raises
+    later, when it is used.
 
     Parameters
     ----------
     strategies : Strategies
-        They learn in place.
+        Fitted in place.
     X : None, images or ErrorTable, of length N
-        Indexed by an array.
+        Must support indexing with an array.
     y : ndarray of shape (N,)
     predictor : Predictor
-        Records errors, unweighted and with the strategies' own sampler and budget.
+        Records errors, unweighted, with the strategies' sampler and budget.
     n_images : int
-        Most images to record.
+        Maximum number of images to record.
     seed : int
-        Chooses the images and makes the folds.
+        Seed of the choice of images and of the folds.
 
     Raises
     ------
     InputValueError
-        If there is a calibrator but no image.
+        If a calibrator has no images to learn from.
     """
     if not strategies.needs_record:
         return
@@ -87,7 +88,7 @@ def learn_strategies(
 
 
 def record(predictor: Predictor, X: Any) -> ErrorTable:
-    """All errors of some images, or the table itself if they were recorded before."""
+    """Record all errors of the images; an ErrorTable is checked and returned as it is."""
     if not isinstance(X, ErrorTable):
         return predictor.table(X)
     X.setup.check_answers(predictor.setup, under_its_weights=False)
@@ -97,12 +98,12 @@ def record(predictor: Predictor, X: Any) -> ErrorTable:
 def learn_from_table(
     strategies: Strategies, table: ErrorTable, true_class: NDArray[Any], seed: int
 ) -> None:
-    """Learn weights, pruner and temperature from a full table; ``seed`` makes the folds.
+    """Fit weighting, pruner and calibrator on a full table; ``seed`` determines the folds.
 
     Raises
     ------
     InputValueError
-        If errors are missing from the table.
+        If the table is not full, that is, errors are missing.
     """
     strategies.pruner.learn(*_learn_weights(strategies, table, true_class))
     if strategies.calibrator is not None:
@@ -112,9 +113,12 @@ def learn_from_table(
 def _learn_weights(
     strategies: Strategies, table: ErrorTable, true_class: NDArray[Any]
 ) -> tuple[FitRecord, Tensor]:
-    """The record of a table, and the weights that were learned from it."""
+    """Fit the weighting on a full table; return the FitRecord and the weights w(t)."""
     if not table.is_full:
-        raise InputValueError("strategies learn from full tables: errors(X, full=True).")
+        raise InputValueError(
+            "the ErrorTable lacks errors of dropped prompts, but strategies learn from full "
+            "tables; record it with errors(X, full=True)."
+        )
     fit_images = fit_record(table, true_class)
     weighting = strategies.weighting.learn(fit_images)
     return fit_images, weighting.weights(table.schedule, table.prediction_type)
@@ -127,7 +131,7 @@ def _learn_temperature(
     true_class: NDArray[Any],
     seed: int,
 ) -> None:
-    """Two passes: the temperature takes part in the race where there are priors."""
+    """Fit the calibrator on held-out folds, twice: with priors, races depend on temperature."""
     folds = [
         (held_out, *_learned_without(strategies, held_out, table, true_class))
         for held_out in _folds(true_class, seed)
@@ -151,7 +155,7 @@ def _learn_temperature(
 def _learned_without(
     strategies: Strategies, held_out: NDArray[Any], table: ErrorTable, true_class: NDArray[Any]
 ) -> tuple[Pruner, Tensor]:
-    """Pruner and weights learned from the other images."""
+    """Learn a pruner and weights from all images that are not held out."""
     others = np.setdiff1d(np.arange(len(table)), held_out)
     fit_images = fit_record(table[others], true_class[others])
     weighting = clone(strategies.weighting).learn(fit_images)
@@ -160,13 +164,14 @@ def _learned_without(
 
 
 def _losses_without_prior(table: ErrorTable, n_draws: NDArray[Any]) -> NDArray[np.float64]:
+    """Return class losses [N, K] with the priors' share removed."""
     scoring = table.scoring
     scale = temperature(scoring.log_temperature, n_draws)[:, None]
     return table.class_losses().numpy() + scale * scoring.log_prior.numpy()
 
 
 def fit_record(table: ErrorTable, true_class: NDArray[Any]) -> FitRecord:
-    """What strategies learn from: a table and the class of each of its images."""
+    """Make the record that strategies learn from: a table and each image's true class."""
     return FitRecord(
         errors=torch.as_tensor(table.errors),
         true_class=torch.as_tensor(true_class),
@@ -181,7 +186,7 @@ def fit_record(table: ErrorTable, true_class: NDArray[Any]) -> FitRecord:
 
 
 def choose_images(true_class: NDArray[Any], n_images: int, seed: int) -> NDArray[np.intp]:
-    """At most ``n_images`` indices, in order, with classes in the proportions that they have.
+    """Choose at most ``n_images`` images, stratified by class; returns sorted indices.
 
     Raises
     ------
@@ -200,7 +205,7 @@ def choose_images(true_class: NDArray[Any], n_images: int, seed: int) -> NDArray
 
 
 def _folds(true_class: NDArray[Any], seed: int) -> Iterator[NDArray[np.intp]]:
-    """Disjoint sets of images, each with about as many of every class."""
+    """Yield disjoint sets of image indices, stratified by class."""
     order = np.random.default_rng(seed).permutation(len(true_class))
     order = order[np.argsort(true_class[order], kind="stable")]
     n_folds = min(_FOLDS, len(order))

@@ -1,4 +1,4 @@
-"""From X to latents: pictures in any form, flattened rows, tables, or what was encoded before."""
+"""Reading of X: images in any form, flattened images, numeric tables, latents and error tables."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from ..utils.provenance import check_made_by
 from .labels import read_labels
 from .settings import PictureFormat
 
-_PROBE_SIDE = 64  # pixels, for models that take images as they come
+_PROBE_SIDE = 64  # pixels, for models without a fixed image size
 
 
 class _CheckedRows(np.ndarray):
-    """A table that ``fit`` has checked; its columns have lost their names, which is no mistake."""
+    """Marks a table that ``fit`` has checked, so that missing column names raise no warning."""
 
 
 class OpenImages(NamedTuple):
-    """Images ready to be encoded."""
+    """Images that are ready to be encoded."""
 
     n_images: int
     encode: Callable[[Sequence[int]], Tensor]  # indices -> latents [n, ...]
@@ -43,12 +43,12 @@ class OpenImages(NamedTuple):
 
 @dataclass(frozen=True)
 class Inputs:
-    """Reads the X of one estimator.
+    """Reader of the X passed to one estimator.
 
     Attributes
     ----------
     estimator : BaseEstimator
-        scikit-learn counts and names the columns of X in its attributes.
+        Its ``n_features_in_`` and ``feature_names_in_`` are set and checked.
     backend : Backend
     pictures : PictureFormat
     """
@@ -58,7 +58,7 @@ class Inputs:
     pictures: PictureFormat
 
     def check(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
-        """X and y of ``fit``, checked; X can be indexed by an array of indices afterwards.
+        """Check X and y of ``fit``; the returned X can be indexed with an array.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Inputs:
             advice = "encode the images again, with an unfitted clone(clf) if this one was fitted"
             self._check_latents(X, advice)
         elif isinstance(X, ErrorTable):
-            pass  # recorded errors of labelled images, to learn from
+            pass  # recorded errors of labelled images, from which strategies learn
         elif X is not None and self.backend.input_kind == "array":
             rows, labels = validate_data(self.estimator, X, labels)
             return rows.view(_CheckedRows), labels
@@ -84,7 +84,7 @@ class Inputs:
 
     @contextmanager
     def open(self, X: Any) -> Iterator[OpenImages]:
-        """The images in X; files are decoded ahead of the network while the block lasts."""
+        """Open the images in X; inside the block, files are decoded ahead of the network."""
         backend = self.backend
         if isinstance(X, Latents):
             self._check_latents(X, "encode the images again")
@@ -92,7 +92,8 @@ class Inputs:
         elif backend.input_kind == "array":
             checked = isinstance(X, _CheckedRows)
             table = X if checked else validate_data(self.estimator, X, reset=False)
-            rows = torch.as_tensor(np.require(table, requirements="W"))  # torch warns of others
+            # torch warns about arrays that are not writable.
+            rows = torch.as_tensor(np.require(table, requirements="W"))
             yield OpenImages(len(rows), lambda indices: backend.encode_images(rows[list(indices)]))
         else:
             images = read_images(self._read_columns(X))
@@ -101,7 +102,7 @@ class Inputs:
                 yield OpenImages(len(images), lambda indices: backend.encode_images(load(indices)))
 
     def encode(self, X: Any) -> Latents:
-        """Latents of all images in X, in main memory.
+        """Encode all images in X; the latents are in main memory.
 
         Raises
         ------
@@ -118,22 +119,23 @@ class Inputs:
         with torch.inference_mode(), self.open(X) as (n_images, encode):
             while (first := sum(map(len, parts))) < n_images:
                 parts.append(encode_from(encode, first, n_images, batch).cpu())
-        # Out of inference mode, so that it is an ordinary tensor.
+        # Concatenate outside inference mode to get an ordinary tensor.
         return Latents(torch.cat(parts), self.pictures.made_by(self.backend))
 
     def grey_image(self) -> NDArray[Any]:
-        """An X of one image without content, to time the network on."""
+        """Make an X of one grey image, for timing the network."""
         if self.backend.input_kind == "array":
             return np.zeros((1, self.estimator.n_features_in_))
         height, width = self.pictures.size_for(self.backend) or (_PROBE_SIDE, _PROBE_SIDE)
         return np.full((1, height, width, 3), 128, np.uint8)
 
     def _check_latents(self, latents: Latents, advice: str) -> None:
+        """Raise if latents were made by another network or with another image format."""
         settings = self.pictures.made_by(self.backend)
         check_made_by("these latents were", latents.made_by, settings, advice)
 
     def _read_columns(self, X: Any, *, reset: bool = False) -> Any:
-        """Flattened rows as pictures; columns are counted and named as scikit-learn does."""
+        """Reshape flattened images, and check column names and counts as scikit-learn does."""
         rows = None
         if self.backend.image_shape is not None and getattr(X, "ndim", 0) == 2:
             rows = to_array(X) if isinstance(X, Tensor) else np.asarray(X)
@@ -146,12 +148,12 @@ class Inputs:
         shape: Any = self.backend.image_shape
         if np.ndim(shape) != 1 or len(shape) not in (2, 3):
             raise InputValueError(
-                f"image_shape={shape!r} of the backend must be (height, width), (height, width, "
+                f"the backend's image_shape={shape!r} must be (height, width), (height, width, "
                 "channels) or (channels, height, width)."
             )
         if rows.shape[1] != math.prod(shape):
             raise InputValueError(
-                f"X has {rows.shape[1]} columns, but image_shape={tuple(shape)} of the backend "
-                f"makes {math.prod(shape)}; set image_shape to that of the flattened pictures."
+                f"X has {rows.shape[1]} columns, but the backend's image_shape={tuple(shape)} "
+                f"has {math.prod(shape)} values; set image_shape to the shape of your images."
             )
         return rows.reshape(-1, *shape)

@@ -1,4 +1,4 @@
-"""The labels of ``fit``, checked."""
+"""Checks of the labels passed to ``fit``."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from ..errors import InputValueError
 
 
 def read_labels(y: Any, *, unique: bool) -> NDArray:
-    """Labels as a vector.
+    """Check labels and return them as a one-dimensional array.
 
     Parameters
     ----------
     y : array-like of shape (n,)
     unique : bool
-        Whether each label may be there once only, as when labels name the classes.
+        Whether to require distinct labels, as in ``fit(None, labels)``.
 
     Raises
     ------
+    InputValueError
+        If ``y`` is None or no array-like, mixes types, or repeats a label although ``unique``.
     ValueError
-        If ``y`` is None or not one-dimensional, holds numbers that are not classes, or repeats a
-        label although ``unique``.
+        Raised by scikit-learn if ``y`` is not one-dimensional or holds continuous numbers.
     """
     if y is None:
         raise InputValueError(
-            "fit requires y to be passed, but the target y is None; for zero-shot use call "
+            "fit requires y to be passed, but the target y is None; for zero-shot use, call "
             "fit(None, labels)."
         )
     if isinstance(y, str | bytes | set | dict):
-        raise InputValueError(f"y={y!r} must be a list or an array of labels.")
+        raise InputValueError(f"y={y!r} must be a list or array of labels.")
     labels = column_or_1d(np.asarray(y), warn=True)
     try:
         names, counts = np.unique(labels, return_counts=True)
@@ -42,19 +43,19 @@ def read_labels(y: Any, *, unique: bool) -> NDArray:
         raise InputValueError(f"labels {labels.tolist()[:5]} must all be of one type.") from error
     if len(labels):
         with warnings.catch_warnings():
-            if unique:  # as many classes as labels looks like regression
+            if unique:  # scikit-learn takes as many classes as labels for regression
                 warnings.simplefilter("ignore", UserWarning)
             check_classification_targets(labels)
     if unique and (counts > 1).any():
         raise InputValueError(
-            f"labels {names[counts > 1].tolist()} are given more than once; "
-            "fit(None, labels) takes each class once."
+            f"labels {names[counts > 1].tolist()} are given more than once; pass "
+            "each class to fit(None, labels) once."
         )
     return labels
 
 
 def find_classes(labels: NDArray) -> NDArray:
-    """The sorted classes; an InputValueError if there are fewer than two."""
+    """Return the sorted classes; raise an InputValueError if there are fewer than two."""
     classes = np.unique(labels)
     if len(classes) < 2:
         raise InputValueError(
@@ -64,7 +65,7 @@ def find_classes(labels: NDArray) -> NDArray:
 
 
 def warn_of_numbers(classes: NDArray, example: str) -> None:
-    """Warn that a text model will read numbers; ``example`` is the first prompt."""
+    """Warn if labels are numbers, which a text model would read; ``example`` is a prompt."""
     if classes.dtype.kind in "biuf":
         warnings.warn(
             f"labels are numbers, so the model reads prompts such as {example!r}; name the "

@@ -1,8 +1,8 @@
-"""A prediction under way: images, draws and the network, raced; the answer or the errors.
+"""Prediction: from images to error tables and log posteriors.
 
-X becomes latents (``inputs``), the sampler's draws are cut at the pruner's budget (``race.tape``),
-the engine or earlier records give errors (``race.engine``, ``race.recorded``), ``race.loop`` races
-them, and the scoring turns errors into log posteriors (``scoring.class_losses``).
+The steps are: read X and encode it (``inputs``), limit the sampler's draws to the pruner's budget
+(``race.tape``), compute or look up errors (``race.engine``, ``race.recorded``), race the classes
+(``race.loop``), and turn errors into log posteriors (``scoring.class_losses``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .inputs import Inputs
 
 
 class Race(NamedTuple):
-    """A race under way."""
+    """A running race; ``results`` yields images as they are decided."""
 
     results: Iterator[Result]
     n_images: int
@@ -41,7 +41,7 @@ class Race(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """Races the images of X, with all that this takes.
+    """Everything needed to race the images of X.
 
     Attributes
     ----------
@@ -64,23 +64,23 @@ class Predictor:
     verbose: Verbosity = "auto"
 
     def check(self) -> None:
-        """Refuse, before any work, what a prediction could not do.
+        """Check, before any work, that predictions are possible.
 
         Raises
         ------
         InputValueError
-            If the batch size or the budget of draws is not possible.
+            If the batch size or the budget of draws is invalid.
         """
         BatchSize.of_network(self.batch_size, self.inputs.backend.device, 1)
         self.max_evaluations()
 
     def tape(self) -> DrawTape:
-        """The draws of a race, within the pruner's budget."""
+        """Make the tape of draws, within the pruner's budget."""
         schedule, seed = self.setup.schedule, self.setup.seed
         return DrawTape.of(self.sampler, schedule, seed, self.pruner.max_draws)
 
     def max_evaluations(self, tape: DrawTape | None = None) -> int:
-        """Most evaluations of one image."""
+        """Return the maximum number of evaluations per image."""
         tape = self.tape() if tape is None else tape
         scoring = self.setup.scoring
         return self.pruner.max_evaluations(
@@ -91,7 +91,7 @@ class Predictor:
 
     @contextmanager
     def race(self, X: Any, table: ErrorTable | None = None) -> Iterator[Race]:
-        """A race over the images in X; errors that ``table`` holds are not computed again."""
+        """Start a race over the images in X; errors found in ``table`` are not recomputed."""
         tape, backend = self.tape(), self.inputs.backend
         with (
             self.inputs.open(X) as (n_images, encode),
@@ -119,13 +119,13 @@ class Predictor:
             yield Race(progress.count(results), n_images, tape)
 
     def table(self, X: Any, table: ErrorTable | None = None) -> ErrorTable:
-        """All errors of a race over X."""
+        """Race the images in X and return all errors."""
         setup = replace(self.setup, alpha=promised_alpha(self.pruner))
         with self.race(X, table) as (results, _, tape):
             return ErrorTable.from_results(results, tape, setup)
 
     def log_posterior(self, X: Any) -> NDArray[np.float64]:
-        """Log posterior of shape (N, K) of the images in X, or of recorded errors."""
+        """Compute log posteriors of shape (N, K) of images or of an ErrorTable."""
         scoring = self.setup.scoring
         if isinstance(X, ErrorTable):
             X.check_answers(self.setup)

@@ -1,9 +1,9 @@
-"""From labels to prompts: a label, a template or several, and the strings a text encoder reads.
+"""Prompts made from labels.
 
-A *template* holds plain slots, ``"a photo of a {}"``, each filled with the label. Nothing else is
-allowed in braces: formatting fields such as ``{0.__class__}`` would read attributes of the label,
-and ``{name}`` can only be a mistake. A dictionary gives each label its own *literal* prompts, for
-labels that aren't the words to say ("n02123045", 3).
+A *template* such as ``"a photo of a {}"`` has one or more slots ``{}``, each filled with the
+label. Braces may hold nothing else: fields such as ``{0.__class__}`` would read attributes of the
+label, and ``{name}`` can only be a mistake. A dictionary gives each label its own prompts, which
+are used literally. It suits labels that are not words, such as "n02123045" or 3.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def make_prompts(
     prompts: str | Sequence[str] | Mapping[Any, str | Sequence[str]] | None,
     default_template: str,
 ) -> list[list[str]]:
-    """Prompts of each label, in the order of the labels.
+    """Make the prompts of each label, in the order of the labels.
 
     Parameters
     ----------
     labels : sequence of length K
         Class labels of any type; ``str(label)`` fills the slots.
     prompts : str, list of str, dict or None
-        A template, several templates, or ``{label: prompt or [prompts]}``. The prompts in a
-        dictionary are taken literally, and ``""`` is the unconditional prompt; labels it has
-        beyond ``labels`` are ignored. None: ``default_template``.
+        A template, several templates, or ``{label: prompt or [prompts]}``. Prompts in a
+        dictionary are used literally; ``""`` is the unconditional prompt. Entries for labels that
+        are not in ``labels`` are ignored. None uses ``default_template``.
     default_template : str
         Template used when ``prompts`` is None.
 
@@ -44,10 +44,10 @@ def make_prompts(
 
     Raises
     ------
-    ValueError
-        If a template has no slot or anything but plain ``{}`` in braces, a label is missing from
-        the dictionary, there are no prompts or blank ones, or two labels share a prompt.
-    TypeError
+    InputValueError
+        If a template has no slot or has anything but ``{}`` in braces, a label is missing from
+        the dictionary, prompts are empty or blank, or two labels share a prompt.
+    InputTypeError
         If a template or prompt is not a string.
 
     Examples
@@ -73,12 +73,12 @@ def make_prompts(
 
 
 def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any]) -> list[list[str]]:
-    """Literal prompts of each label; numpy scalars find the keys they equal."""
+    """Look up the literal prompts of each label; numpy scalars match equal Python keys."""
     missing = [label for label in labels if label not in prompts]
     if missing:
         raise InputValueError(
             f"prompts has no prompt for {_listed(missing)}; it has {_listed(prompts)}. "
-            "Add the missing labels, or give a template to be filled with each label."
+            "Add the missing labels, or pass a template instead."
         )
     made = []
     for label in labels:
@@ -90,7 +90,7 @@ def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any]) -> list[list[str
 
 
 def _strings(value: Any, name: str) -> list[str]:
-    """A string or a list of them as a list."""
+    """Return a string or a list of strings as a list."""
     if isinstance(value, str):
         return [str(value)]
     if not isinstance(value, list | tuple):
@@ -106,14 +106,14 @@ def _strings(value: Any, name: str) -> list[str]:
 
 
 def _count_slots(template: str) -> int:
-    """Number of plain slots in a template that holds nothing else in braces."""
+    """Count the slots ``{}`` of a template; raise if it has none or has other fields."""
     try:
         fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError as error:
         raise InputValueError(f"template {template!r}: {error}; {ADVICE}.") from None
     for name, spec, conversion in fields:
         if name or spec or conversion:
-            raise InputValueError(f"template {template!r} has more than {{}} in braces; {ADVICE}.")
+            raise InputValueError(f"template {template!r} has text inside {{}}; {ADVICE}.")
     if not fields:
         raise InputValueError(
             f"template {template!r} has no slot, so every class would get the same prompt; "
@@ -123,7 +123,7 @@ def _count_slots(template: str) -> int:
 
 
 def _check_distinct(labels: Sequence[Any] | np.ndarray, made: list[list[str]]) -> None:
-    """Refuse a prompt shared by two labels: nothing could ever tell them apart."""
+    """Raise if two labels share a prompt, because their errors would be equal."""
     owner: dict[str, int] = {}
     for k, prompts in enumerate(made):
         for prompt in prompts:
@@ -136,7 +136,7 @@ def _check_distinct(labels: Sequence[Any] | np.ndarray, made: list[list[str]]) -
 
 
 def _plain(label: Any) -> Any:
-    """A numpy scalar as the Python value it equals, so that messages read 'cat'."""
+    """Convert a numpy scalar to the equal Python value, for readable messages."""
     return label.item() if isinstance(label, np.generic) else label
 
 

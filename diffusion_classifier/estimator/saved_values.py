@@ -1,8 +1,9 @@
-"""Values of this package as JSON and tensors, and back.
+"""Conversion of this package's values to JSON and tensors, and back.
 
-A value that JSON has no type for becomes an object whose key says what it is: ``{"tensor": name}``,
-``{"tuple": [...]}``, ``{"class": "StagedPruner", "arguments": {...}, "learned": {...}}``. Only
-classes of a fixed list, all in this package, are written or read, so reading runs no other code.
+A value of a type that JSON lacks becomes an object whose first key names the type:
+``{"tensor": name}``, ``{"tuple": [...]}``,
+``{"class": "StagedPruner", "arguments": {...}, "learned": {...}}``. Only classes in a fixed list,
+all from this package, are written or read, so reading runs no other code.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..scoring.calibration import Calibrator
 from ..scoring.class_losses import Scoring
 from ..scoring.weighting import Weighting
 
-# These, and their subclasses in this package.
+# Classes that are saved, along with their subclasses in this package.
 KEPT_CLASSES: tuple[type, ...] = (
     Calibrator,
     Conditioning,
@@ -46,12 +47,12 @@ PLAIN = (str, bool, int, float, type(None))
 
 
 def is_kept(value: Any) -> bool:
-    """Whether values of this class are written and read."""
+    """Whether a value's class can be saved and loaded."""
     return _kept_classes().get(type(value).__name__) is type(value)
 
 
 def learned_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those with a trailing underscore: what ``fit`` or ``learn`` found out."""
+    """Select the attributes with a trailing underscore, which ``fit`` or ``learn`` set."""
     return {
         name: item
         for name, item in attributes.items()
@@ -60,7 +61,7 @@ def learned_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept_classes() -> dict[str, type]:
-    """Classes that JSON may name, by name."""
+    """Return all classes that can be saved and loaded, by name."""
     package, found, queue = __name__.partition(".")[0], {}, list(KEPT_CLASSES)
     while queue:
         cls = queue.pop()
@@ -81,7 +82,13 @@ def _constructor_arguments(value: Any) -> dict[str, Any]:
 
 
 def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON; arrays go to ``tensors`` under its name."""
+    """Encode a value as JSON; arrays are added to ``tensors``, with keys that start with ``name``.
+
+    Raises
+    ------
+    InputTypeError
+        If the value is of a class that cannot be saved.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, PLAIN):
@@ -110,18 +117,18 @@ def encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if hasattr(value, "__array__"):
         return _encode_array(np.asarray(value), name, tensors)
     raise InputTypeError(
-        f"{name}={value!r} cannot be saved: loading it would need code of {type(value).__module__}."
-        f"{type(value).__name__}, and only classes of diffusion_classifier are kept."
+        f"{name}={value!r} cannot be saved, because loading it would run code of "
+        f"{type(value).__module__}.{type(value).__name__}; use a class of diffusion_classifier."
     )
 
 
 def encode_all(values: Mapping[str, Any], name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Each value as JSON, under its key."""
+    """Encode each value of a mapping; see :func:`encode`."""
     return {key: encode(item, f"{name}.{key}", tensors) for key, item in values.items()}
 
 
 def _encode_array(array: np.ndarray, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Numbers as a tensor, strings and objects as a list."""
+    """Encode an array: numbers as a tensor, strings and objects as a list."""
     if array.dtype.kind in "biuf":
         tensors[name] = torch.from_numpy(np.array(array, order="C"))
         return {"array": name}
@@ -130,7 +137,13 @@ def _encode_array(array: np.ndarray, name: str, tensors: dict[str, Tensor]) -> d
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The value that :func:`encode` wrote."""
+    """Rebuild a value that :func:`encode` wrote.
+
+    Raises
+    ------
+    InputValueError
+        If it names a class that cannot be loaded.
+    """
     if isinstance(value, list):
         return [decode(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -148,8 +161,7 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     known = _kept_classes()
     if value["class"] not in known:
         raise InputValueError(
-            f"the class {value['class']!r} is not one of the classes that are read: "
-            f"{', '.join(known)}."
+            f"the class {value['class']!r} cannot be loaded; it must be one of {', '.join(known)}."
         )
     decoded = known[value["class"]](**decode_all(value["arguments"], tensors))
     for name, item in decode_all(value["learned"], tensors).items():
@@ -158,5 +170,5 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def decode_all(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The values that :func:`encode_all` wrote."""
+    """Rebuild the values that :func:`encode_all` wrote."""
     return {name: decode(item, tensors) for name, item in values.items()}

@@ -1,11 +1,10 @@
-"""Fitted classifiers as a folder: what was learned and chosen, never the network.
+"""Saving of fitted classifiers to a folder, without the network (the *backbone*).
 
     classifier.json       parameters, strategies, classes, prompts, the backbone's identity
-    tensors.safetensors   prompt embeddings, weights w(t), everything else that is an array
+    tensors.safetensors   prompt embeddings, weights w(t) and all other arrays
 
-Loading runs no code from the folder (see :mod:`diffusion_classifier.estimator.saved_values`). Both
-files carry a sha256, so that a file that was edited or damaged is noticed. It does not prove who
-wrote them.
+Loading runs no code from the folder (see :mod:`diffusion_classifier.estimator.saved_values`). A
+sha256 of each file detects edits and damage, but does not prove who wrote the files.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ FORMAT = "diffusion_classifier"
 FORMAT_VERSION = 1
 STATE_FILE = "classifier.json"
 TENSOR_FILE = "tensors.safetensors"
-PLACE = ("name", "revision", "subfolder")  # of an identity: where a backbone is, not which it is
-UNDERSCORED = ("_condition", "_scoring")  # fitted attributes that are kept beside the public ones
+PLACE = ("name", "revision", "subfolder")  # parts of an identity that say where a backbone is
+UNDERSCORED = ("_condition", "_scoring")  # private fitted attributes that are saved too
 
 
 class SavedClassifier(NamedTuple):
-    """What a folder holds of a classifier.
+    """A classifier's state as read from a folder.
 
     Attributes
     ----------
     parameters : dict
-        Of its constructor.
+        Constructor parameters.
     fitted : dict
-        Its other attributes.
+        Fitted attributes.
     """
 
     parameters: dict[str, Any]
@@ -53,22 +52,22 @@ class SavedClassifier(NamedTuple):
 def write_classifier(
     folder: str | os.PathLike[str], parameters: Mapping[str, Any], attributes: Mapping[str, Any]
 ) -> None:
-    """Write a fitted classifier.
+    """Write a fitted classifier to a folder.
 
     Parameters
     ----------
     folder : str or path-like
     parameters : mapping
-        Of its constructor.
+        Constructor parameters.
     attributes : mapping
-        Its attributes; those that ``fit`` set are kept.
+        All attributes; only those set by ``fit`` are saved.
 
     Raises
     ------
     FolderInUseError, NotAFolderError
-        If the folder holds anything but an earlier save, or is a file.
+        If the folder holds other files than an earlier save, or is a file.
     InputTypeError
-        If a parameter is of a class from outside this package.
+        If a parameter is an instance of a class from outside this package.
     """
     from safetensors.torch import save as to_bytes
 
@@ -78,7 +77,7 @@ def write_classifier(
     del fitted["backend_"]
     kept = {name: value for name, value in parameters.items() if name != "backend"}
     if isinstance(kept["random_state"], np.random.RandomState):
-        kept["random_state"] = None  # it moves on; what it gave is kept, as seed_
+        kept["random_state"] = None  # its state has changed since fit; seed_ is saved instead
     state = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -97,20 +96,20 @@ def write_classifier(
 
 
 def read_classifier(folder: str | os.PathLike[str], backend: Any = None) -> SavedClassifier:
-    """Read what :func:`write_classifier` wrote.
+    """Read a classifier that :func:`write_classifier` wrote.
 
     Parameters
     ----------
     folder : str or path-like
     backend : None, str, path-like or Backend, default=None
-        The network. None: loaded from where it was.
+        The network. None loads it from its saved location.
 
     Raises
     ------
     MissingFileError
-        If a file of the save is missing.
+        If a saved file is missing.
     InputValueError
-        If a file was edited, the format is of another version, or the network is another one.
+        If a file was edited, the format version is not supported, or the network differs.
     """
     from safetensors.torch import load as from_bytes
 
@@ -135,7 +134,7 @@ def read_classifier(folder: str | os.PathLike[str], backend: Any = None) -> Save
 
 
 def _encode_backend(given: Any, fitted: Backend, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """How to get the backend again: by name, from its parameters, or not at all."""
+    """Describe how to get the backend again: by name, from its parameters, or not at all."""
     origin = fitted.saved_origin()
     kind: str = "memory"
     value: Any = type(fitted).__name__
@@ -144,7 +143,7 @@ def _encode_backend(given: Any, fitted: Backend, tensors: dict[str, Tensor]) -> 
     elif given is None:
         kind, value = "name", None
     elif origin is not None and not isinstance(given, Backend):
-        kind, value = "name", origin["name"]  # an absolute path, found from elsewhere too
+        kind, value = "name", origin["name"]  # absolute path: works from any directory
     elif origin is not None:
         kind, value = "origin", encode_all(origin, "origin", tensors)
     learned = encode_all(learned_attributes(vars(fitted)), "backend_", tensors)
@@ -152,11 +151,11 @@ def _encode_backend(given: Any, fitted: Backend, tensors: dict[str, Tensor]) -> 
 
 
 def _decode_backend(path: Path, saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
-    """The classifier's ``backend`` parameter."""
+    """Rebuild the classifier's ``backend`` parameter."""
     if saved["kind"] == "memory":
         raise InputValueError(
-            f"{path} was saved with a {saved['value']} made in memory, which is not in the folder: "
-            "make it again and pass it, load(folder, backend=...)."
+            f"{path} was saved with a {saved['value']} created in memory, which the folder does "
+            "not hold; create it again and pass it: load(folder, backend=...)."
         )
     if saved["kind"] == "origin":
         return rebuild_backend(decode_all(saved["value"], tensors))
@@ -164,10 +163,10 @@ def _decode_backend(path: Path, saved: Mapping[str, Any], tensors: Mapping[str, 
 
 
 def _check_identity(path: Path, saved: dict, found: dict, *, given: bool) -> None:
-    """Refuse another backbone than the one that prompts were encoded with."""
+    """Raise if the backbone is not the one that the prompts were encoded with."""
     names = sorted(set(saved) | set(found))
     changed = [
-        f"{name} was {saved.get(name)!r}, is {found.get(name)!r}"
+        f"{name} was {saved.get(name)!r}, now {found.get(name)!r}"
         for name in names
         if saved.get(name) != found.get(name) and not (given and name in PLACE)
     ]
@@ -179,7 +178,7 @@ def _check_identity(path: Path, saved: dict, found: dict, *, given: bool) -> Non
 
 
 def _cast(condition: Conditioning, saved: str, dtype: torch.dtype) -> Conditioning:
-    """Prompt embeddings in the network's dtype, where they were before ("auto" may differ)."""
+    """Cast embeddings that had the saved network's dtype to the new one's ("auto" may differ)."""
     return Conditioning(
         **{
             name: tensor.to(dtype) if str(tensor.dtype) == saved else tensor
@@ -192,15 +191,15 @@ def _cast(condition: Conditioning, saved: str, dtype: torch.dtype) -> Conditioni
 
 
 def _writable_folder(folder: str | os.PathLike) -> Path:
-    """A folder that is new, empty, or holds an earlier save only."""
+    """Return the folder, created if needed; raise if it holds other files than an earlier save."""
     path = Path(folder)
     if path.exists() and not path.is_dir():
-        raise NotAFolderError(f"{path} is a file; give a folder to save in.")
+        raise NotAFolderError(f"{path} is a file; pass a folder to save to.")
     path.mkdir(parents=True, exist_ok=True)
     others = sorted({item.name for item in path.iterdir()} - {STATE_FILE, TENSOR_FILE})
     if others:
         raise FolderInUseError(
-            f"{path} holds other files ({', '.join(others[:3])}); give a folder of its own."
+            f"{path} holds other files ({', '.join(others[:3])}); pass a new or empty folder."
         )
     return path
 
@@ -208,13 +207,13 @@ def _writable_folder(folder: str | os.PathLike) -> Path:
 def _read(path: Path) -> bytes:
     if not path.is_file():
         raise MissingFileError(
-            f"no file {str(path)!r}; give a folder that DiffusionClassifier.save wrote."
+            f"{str(path)!r} does not exist; pass a folder that DiffusionClassifier.save wrote."
         )
     return path.read_bytes()
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """The JSON, its format and sum checked."""
+    """Read the JSON file and check its format and sha256."""
     file = path / STATE_FILE
     try:
         state = json.loads(_read(file))
@@ -223,9 +222,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InputValueError(f"{file} is not a saved classifier ({error!r}).") from error
     if kind != FORMAT or version != FORMAT_VERSION:
         raise InputValueError(
-            f"{file} is of format {kind!r}, version {version!r}, written by diffusion_classifier "
-            f"{state.get('package_version')}; this is {__version__}, which reads {FORMAT!r}, "
-            f"version {FORMAT_VERSION}. Load it with that release, or fit and save again."
+            f"{file} has format {kind!r}, version {version!r}, written by diffusion_classifier "
+            f"{state.get('package_version')}, but release {__version__} reads {FORMAT!r}, version "
+            f"{FORMAT_VERSION}; load it with the release that wrote it, or fit and save again."
         )
     sums = state.pop("sha256", {})
     _check_digest(file, _canonical(state), sums.get(STATE_FILE))

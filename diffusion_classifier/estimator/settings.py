@@ -1,8 +1,8 @@
-"""What ``fit`` saw of the settings that errors depend on, checked once.
+"""Settings at ``fit`` that latents and errors depend on.
 
-Latents depend on the network and on how pictures come to their size; errors also depend on the
-loss. ``made_by`` puts these in types that JSON knows, so that latents and recorded errors of one
-network are never taken for those of another.
+Latents depend on the network and on how images are resized; errors also depend on the loss.
+``made_by`` describes these settings in JSON types. Latents and error tables store the description,
+so that a classifier with another network or other settings refuses them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..utils.validation import check_option
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """The size that pictures are brought to, and how.
+    """Image size and resizing mode.
 
     Attributes
     ----------
     image_size : tuple of (int, int) or None
-        Height and width in pixels; None if they are the model's own.
+        Height and width in pixels; None for the model's own.
     resize : {"crop", "pad", "squash"}
     """
 
@@ -34,44 +34,44 @@ class PictureFormat:
 
     @classmethod
     def of(cls, image_size: Any, resize: Any) -> Self:
-        """The format that the estimator's parameters of these names ask for.
+        """Check the estimator's parameters of these names.
 
         Raises
         ------
         InputValueError
-            If either is not a known value.
+            If either value is invalid.
         """
         check_option("resize", resize, RESIZE_MODES)
         return cls(None if image_size is None else read_size(image_size), cast(ResizeMode, resize))
 
     def size_for(self, backend: Backend) -> tuple[int, int] | None:
-        """Height and width in pixels; None if pictures keep their own."""
+        """Return height and width in pixels; None if images keep their size."""
         return self.image_size or backend.image_size
 
     def made_by(self, backend: Backend) -> dict[str, Any]:
-        """What latents depend on, beside the pictures."""
+        """Describe what latents depend on, apart from the images."""
         size = self.size_for(backend)
         return {**backend.identity(), "image_size": size and list(size), "resize": self.resize}
 
 
 def errors_made_by(backend: Backend, pictures: PictureFormat, loss: LossName) -> dict[str, Any]:
-    """What errors depend on, beside images, prompts and draws."""
+    """Describe what errors depend on, apart from images, prompts and draws."""
     return {**pictures.made_by(backend), "loss": loss}
 
 
 def check_variance(backend: Backend, loss: str) -> None:
-    """Refuse ``loss="vlb"`` for a network that does not predict a variance.
+    """Check that a network supports ``loss="vlb"``; other losses always pass.
 
     Raises
     ------
     InputValueError
-        If it does not, or its schedule has no variational bound.
+        If the network predicts no variance, or its schedule has no variational bound.
     """
     if loss != "vlb":
         return
     if not backend.learned_variance:
         raise InputValueError(
             f'loss="vlb" needs a network that also predicts a variance, as DiT, PixArt and '
-            f"DeepFloyd IF do; {backend!r} does not: use loss='l2'."
+            f"DeepFloyd IF do; {backend!r} does not, so use loss='l2'."
         )
     VariationalBound(backend.schedule)

@@ -270,7 +270,7 @@ def test_flattened_rows_have_features_as_scikit_learn_counts_them(clf):
     with pytest.raises(ValueError, match=r"10 features.*expecting 3072"):
         clf.predict(rows.to_numpy()[:, :10])
     assert not hasattr(clf.fit(IMAGES, Y), "n_features_in_")
-    with pytest.raises(ValueError, match=r"10 columns, but image_shape=\(32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"10 columns, but the backend.s image_shape=\(32, 32, 3\)"):
         clf.predict(rows.to_numpy()[:, :10])
 
 

@@ -118,7 +118,7 @@ def test_a_hundred_class_names_are_no_regression_problem(make, recwarn):
 
 @pytest.mark.parametrize("y", ["cat", {"cat", "dog"}, {"cat": 1, "dog": 2}])
 def test_labels_must_be_a_list(make, y):
-    with pytest.raises(ValueError, match="must be a list or an array of labels"):
+    with pytest.raises(ValueError, match="must be a list or array of labels"):
         make(y)
 
 

@@ -137,7 +137,7 @@ def test_learned_attributes_of_strategies_are_kept(clf, tmp_path):
 def test_a_backend_made_in_memory_is_passed_again(tmp_path):
     clf = DiffusionClassifier(in_memory(), pruner=BUDGET).fit(None, ["a", "b"])
     clf.save(tmp_path)
-    with pytest.raises(ValueError, match=r"FunctionBackend made in memory.*backend=\.\.\."):
+    with pytest.raises(ValueError, match=r"FunctionBackend created in memory.*backend=\.\.\."):
         DiffusionClassifier.load(tmp_path)
     loaded = DiffusionClassifier.load(tmp_path, backend=in_memory())
     np.testing.assert_array_equal(loaded.predict_proba(IMAGES), clf.predict_proba(IMAGES))
@@ -195,7 +195,7 @@ def test_another_revision_is_refused(clf, tmp_path):
     clf.save(tmp_path)
     state = json.loads((tmp_path / "classifier.json").read_text())
     edit_state(tmp_path, backbone={**state["backbone"], "revision": "abc"})
-    with pytest.raises(ValueError, match="revision was 'abc', is None"):
+    with pytest.raises(ValueError, match="revision was 'abc', now None"):
         DiffusionClassifier.load(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_an_edited_file_is_refused(clf, tmp_path, name):
 def test_another_format_version_is_refused(clf, tmp_path):
     clf.save(tmp_path)
     edit_state(tmp_path, format_version=2)
-    with pytest.raises(ValueError, match=r"version 2, .* which reads .*, version 1"):
+    with pytest.raises(ValueError, match=r"version 2, .* reads .*, version 1"):
         DiffusionClassifier.load(tmp_path)
 
 
@@ -230,9 +230,7 @@ def test_a_class_from_elsewhere_is_neither_written_nor_read(clf, tmp_path):
     for name in ("Popen", "OwnPruner", "FunctionBackend"):
         entry = {"class": name, "arguments": {}, "learned": {}}
         edit_state(tmp_path / "kept", fitted={**state["fitted"], "pruner_": entry})
-        with pytest.raises(
-            ValueError, match=f"class '{name}' is not one of the classes that are read"
-        ):
+        with pytest.raises(ValueError, match=f"class '{name}' cannot be loaded"):
             DiffusionClassifier.load(tmp_path / "kept")
     own = clone(clf).set_params(pruner=OwnPruner(4)).fit(None, ["cat", "dog"])
     with pytest.raises(TypeError, match=r"pruner=OwnPruner\(max_draws=4\) cannot be saved"):
@@ -268,5 +266,5 @@ def test_a_malicious_model_index_is_not_run(model, clf, tmp_path):
     clf.save(tmp_path / "kept")
     own = saved(tiny_sd(), tmp_path / "model")
     edit_index(own, _class_name=["evil", "Pipeline"])
-    with pytest.raises(ValueError, match="code of its own"):
+    with pytest.raises(ValueError, match="its own code"):
         DiffusionClassifier.load(tmp_path / "kept", backend=own)
