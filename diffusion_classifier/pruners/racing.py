@@ -11,10 +11,10 @@ all, each ``d_r`` therefore has mean at most 0 given the past, *whichever* class
 dropped only when a test rejects this hypothesis. The test may be repeated after every round.
 
 **Test.** Let ``d_r ~ N(mu, s^2)``, with a half-normal prior of precision c^2 on mu / s, and a
-scaled inverse chi-square prior on s^2 that is worth nu rounds of variance s_0^2. The likelihood
-ratio against ``mu = 0`` then has a closed form. Under the hypothesis, the probability that it ever
-exceeds 1 / alpha is at most alpha. After n differences, it exceeds 1 / alpha if ``S = sum d > 0``
-and
+scaled inverse chi-square prior on s^2 that weighs as much as nu rounds of variance s_0^2. The
+likelihood ratio against ``mu = 0`` then has a closed form. Under the hypothesis, the probability
+that it ever exceeds 1 / alpha is at most alpha. After n differences, it exceeds 1 / alpha if
+``S = sum d > 0`` and
 
     S^2 / (n + c^2)  >=  (1 - exp(-2 b / (n + nu))) (nu s_0^2 + sum d^2),
     b = log(1/2 + sqrt(1 + n / c^2) / (2 alpha)).
@@ -36,10 +36,10 @@ with nu_max = prior_rounds.
 **Prior variance.** The prior stabilises the variance at the first looks. There are two sources:
 
 - A *learned* race uses the variance that ``fit`` found for a rival *as good as* the best class,
-  which is the case in which a drop is wrong. Its worth nu depends on how much this variance differs
-  between images (as in Smyth's moderated t).
+  which is the case in which a drop is wrong. Its weight nu depends on how much this variance
+  differs between images (as in Smyth's moderated t).
 - Otherwise s_0^2 is the mean variance of the image's active rivals. It is larger, because distant
-  rivals vary more. Its worth nu is 0 with one rival, which has no others to pool with, and
+  rivals vary more. Its weight nu is 0 with one rival, which has no others to pool with, and
   approaches ``prior_rounds`` with many.
 """
 
@@ -56,9 +56,9 @@ from ..learner import FitRecord
 from ..utils.validation import check_positive_integer
 from .base import BuiltInPruner, Look
 
-_MOST_PRIOR_ROUNDS = 20.0  # upper bound on the worth of a learned variance
+_MOST_PRIOR_ROUNDS = 20.0  # upper bound on the weight of a learned variance
 _LEAST_QUANTILE = 0.1  # of the observed variances: lower bound on the learned one
-_LEAST_KNOWLEDGE = 6.0  # observed differences plus the prior's worth, required for a drop
+_LEAST_KNOWLEDGE = 6.0  # observed differences plus the prior's weight, required for a drop
 
 
 class RacingPruner(BuiltInPruner):
@@ -74,13 +74,13 @@ class RacingPruner(BuiltInPruner):
         Bound on the probability that the class that would win with infinitely many draws is
         dropped, over all rounds and classes together. The bound is asymptotic. It does not cover
         the choice of the smallest mean in a race that ends at ``max_draws``. If several prompts
-        per class race individually (``prompt_reduction`` "best" and "mixture"), the bound is on
-        the loss of the best prompt.
+        per class race individually (``prompt_reduction`` "best" and "mixture"), it bounds the
+        probability that the best prompt is dropped.
     max_draws : int, default=200
         Draws after which a race ends even if several classes are still active.
     min_rounds : int, default=2
         Rounds before the first drop, at least 2. In addition, a class is dropped only when the
-        rounds after the first, plus the worth of the prior variance, are at least 6.
+        rounds after the first, plus the weight of the prior variance, are at least 6.
     prior_rounds : float, default=4.0
         Largest weight, in rounds, of the rivals' mean variance as a prior; 0 disables it. A learned
         variance has its own weight, ``prior_rounds_``; negative skewness is then corrected for
@@ -184,6 +184,7 @@ class RacingPruner(BuiltInPruner):
             )
         squared_gap, variance = gap[varies] ** 2, variance[varies]
         at_zero, slope = _fit_line(squared_gap, variance)
+        # An intercept near 0 would let any small difference drop a class.
         at_zero = max(at_zero, float(variance.quantile(_LEAST_QUANTILE)))
         ratio, self.prior_rounds_ = _prior_variance(
             variance / (at_zero + slope * squared_gap), n_rounds - 1
@@ -203,17 +204,17 @@ class RacingPruner(BuiltInPruner):
         leader = torch.zeros_like(active).scatter(1, _best(means, active)[:, None], True)
         rivals = active & ~leader & (squares > 0)
         learned = getattr(self, "round_size_", None) == _first_size(round_of)
-        variance, worth = self._prior(total, squares, rivals, n, learned)
+        variance, nu = self._prior(total, squares, rivals, n, learned)
         precision = self._precision()
         bound = math.log(0.5 + math.sqrt(1 + n / precision) / (2 * self.alpha))
-        if n > 1:
-            spread = ((squares - total**2 / n).clamp(min=0) + worth * variance) / (n + worth - 1)
-            unknown = (1 - worth / max(self.prior_rounds, 1e-12)).clamp(min=0)
+        if n > 1:  # correct for negative skewness
+            spread = ((squares - total**2 / n).clamp(min=0) + nu * variance) / (n + nu - 1)
+            unknown = (1 - nu / max(self.prior_rounds, 1e-12)).clamp(min=0)
             total = total - unknown * _skewness(differences, total, spread, 2 * bound)
-        needed = -torch.expm1(-2 * bound / (n + worth))
+        needed = -torch.expm1(-2 * bound / (n + nu))
         evidence = total**2 / (n + precision)
-        behind = (total > 0) & (evidence >= needed * (worth * variance + squares))
-        return active & ~(behind & rivals & (n + worth >= _LEAST_KNOWLEDGE))
+        behind = (total > 0) & (evidence >= needed * (nu * variance + squares))
+        return active & ~(behind & rivals & (n + nu >= _LEAST_KNOWLEDGE))
 
     def _check(self) -> None:
         super()._check()
@@ -237,7 +238,7 @@ class RacingPruner(BuiltInPruner):
     def _prior(
         self, total: Tensor, squares: Tensor, rivals: Tensor, n: int, learned: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the prior variance s_0^2 and its worth nu in rounds, broadcastable to [B, P]."""
+        """Return the prior variance s_0^2 and its weight nu in rounds, broadcastable to [B, P]."""
         if learned:
             return torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
         if n == 1:  # a single difference has no variance

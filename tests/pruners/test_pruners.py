@@ -2,8 +2,15 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
-from diffusion_classifier.pruners import NoPruning, PairedTestPruner, StagedPruner, ThresholdPruner
-from tests.test_learner import make_record
+from diffusion_classifier.errors import InputValueError
+from diffusion_classifier.pruners import (
+    NoPruning,
+    PairedTestPruner,
+    RacingPruner,
+    StagedPruner,
+    ThresholdPruner,
+)
+from tests.support.records import make_record
 
 CONTRIBUTIONS = torch.tensor([[[3.0, 3.0], [1.0, 1.5], [2.0, 2.5], [9.0, 0.0]]]).double()
 ALL = torch.ones(1, 4, dtype=torch.bool)
@@ -13,6 +20,23 @@ ROUNDS = torch.tensor([0, 1])
 def test_no_pruning_keeps_everyone():
     assert torch.equal(NoPruning(5).select(CONTRIBUTIONS, ALL, ROUNDS), ALL)
     assert NoPruning(5).max_evaluations(4) == 20
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [NoPruning(), PairedTestPruner(), RacingPruner(), StagedPruner(), ThresholdPruner(1.0)],
+    ids=lambda pruner: type(pruner).__name__,
+)
+def test_every_pruner_checks_its_parameters_before_it_selects(pruner):
+    assert pruner.select(CONTRIBUTIONS, ALL, ROUNDS).all()
+    pruner = pruner.set_params(max_draws=0)
+    with pytest.raises(InputValueError, match="max_draws=0"):
+        pruner.select(CONTRIBUTIONS, ALL, ROUNDS)
+
+
+def test_paired_test_needs_two_draws_for_a_variance():
+    pruner = PairedTestPruner(1, p_value=0.4)
+    assert pruner.select(CONTRIBUTIONS[..., :1], ALL, ROUNDS[:1]).all()
 
 
 def test_staged_keeps_the_smallest_means_once_a_cut_is_reached():

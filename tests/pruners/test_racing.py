@@ -14,7 +14,7 @@ from diffusion_classifier.pruners.racing import (
     behind_earlier_leader,
     round_means,
 )
-from tests.test_learner import make_record
+from tests.support.records import make_record
 
 N, J = 200, 120
 
