@@ -106,7 +106,7 @@ def match_scores(
     place = (options.pop(name, "auto") for name in ("device", "dtype"))
     backend = resolve_backend(backend, *place)
     nothing = backend.unconditional_prompt
-    # A classifier needs at least two classes, so a single caption needs a second prompt.
+    # A classifier needs at least two classes, so add the unconditional prompt to a single caption.
     if (normalize or len(prompts) == 1) and nothing not in prompts:
         if nothing is None:
             raise InputValueError(

@@ -118,7 +118,7 @@ class Scoring:
     def class_losses_of(
         self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
     ) -> Tensor:
-        """Compute the class losses [K] of one image from its errors [P, J] and last active [P]."""
+        """Compute the class losses [K] of one image from errors [P, J] and final active [P]."""
         n = count_draws(errors)
         contributions = self.contributions(errors[:, :n], timesteps[:n], density[:n])
         return self.class_losses(contributions, self.contenders(active))
@@ -126,7 +126,7 @@ class Scoring:
     def log_posterior_of(
         self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
     ) -> Tensor:
-        """Compute the log posterior [K] of one image from its errors [P, J] and last active [P]."""
+        """Compute the log posterior [K] of one image from errors [P, J] and final active [P]."""
         losses = self.class_losses_of(errors, timesteps, density, active)
         return torch.log_softmax(-losses / self.temperature(count_draws(errors)), 0)
 
