@@ -65,7 +65,7 @@ def is_unseen_pair(digit, color):
 
 
 @lru_cache(maxsize=1)
-def _handwriting():
+def handwriting():
     """The digits [1797, 8, 8] in [0, 1], their labels, and the train and test indices (70/30)."""
     digits = load_digits()
     train, test = train_test_split(
@@ -119,7 +119,7 @@ def render_scenes(glyphs, foreground, background, offset, noise, angle=None, zoo
 
 def sample_scenes(split, n_samples, rng):
     """Draw ``n_samples`` scenes as (images, digit, color, background), labels as indices."""
-    glyphs, digits, train, test = _handwriting()
+    glyphs, digits, train, test = handwriting()
     pool = train if split == "train" else test
     index, color, background = (np.empty(0, int) for _ in range(3))
     while len(index) < n_samples:  # rejection: few candidates are refused in "train" and "test"

@@ -8,12 +8,22 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # switches on scikit-learn's arra
 import pytest
 import torch
 
+from diffusion_classifier.backends import clear_model_cache
+
 collect_ignore_glob = ["contracts/typing/*"]  # scripts that are checked and never run
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def empty_model_cache():
+    """No model has been loaded yet, and those that the test loads are dropped after it."""
+    clear_model_cache()
+    yield
+    clear_model_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -91,7 +91,7 @@ def test_unseen_pairs_appear_in_their_own_split_only(split):
 
 
 def test_held_out_handwriting_is_never_trained_on():
-    glyphs, labels, train, test = datasets._handwriting()
+    glyphs, labels, train, test = datasets.handwriting()
     assert len(train) + len(test) == len(glyphs) == 1797
     assert not set(train) & set(test)
     assert len(test) == 540
@@ -102,8 +102,8 @@ def test_held_out_handwriting_is_never_trained_on():
 def test_each_split_draws_from_its_own_handwriting(split, monkeypatch):
     glyphs = np.concatenate([np.zeros((10, 8, 8)), np.ones((10, 8, 8))]).astype(np.float32)
     labels = np.tile(np.arange(10), 2)
-    handwriting = (glyphs, labels, np.arange(10), np.arange(10, 20))
-    monkeypatch.setattr(datasets, "_handwriting", lambda: handwriting)
+    fake = (glyphs, labels, np.arange(10), np.arange(10, 20))
+    monkeypatch.setattr(datasets, "handwriting", lambda: fake)
     scenes = load_scenes(split, n_samples=30)
     centre = nearest_color(np.median(scenes.images[:, 14:18, 14:18].reshape(30, -1, 3), axis=1))
     expected = scenes.background if split == "train" else scenes.color

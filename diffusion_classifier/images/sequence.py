@@ -33,7 +33,7 @@ from .picture import (
 WAY_OUT = "give a list of images, paths or arrays"
 
 # Open image files and many data sets are not thread-safe.
-_one_reader = fork_safe_lock()
+ONE_READER = fork_safe_lock()
 
 
 class ImageSequence(Sequence[Image.Image]):
@@ -75,7 +75,7 @@ class ImageSequence(Sequence[Image.Image]):
         if picked.ndim:
             return ImageSequence(self._source, picked)
         place = int(picked)
-        with _one_reader:
+        with ONE_READER:
             item = self._item(place)
             if not isinstance(item, str | os.PathLike):
                 return to_rgb(item, place)

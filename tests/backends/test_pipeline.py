@@ -11,16 +11,18 @@ from sklearn.base import clone
 
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends import pipeline as pipeline_module
-from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.noise import PREDICTION_TYPES, NoiseSchedule, noise_errors
 from tests.support.pipelines import (
     IMAGE_SIZE,
     MAX_TOKENS,
     PROMPTS,
     conditional_unet,
+    epsilon_errors,
     saved,
     tiny_sd,
 )
+
+pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
 SCHEDULERS = (
     diffusers.DDPMScheduler,
@@ -36,44 +38,12 @@ SCHEDULERS = (
 KINDS = ("epsilon", "v_prediction", "sample")
 
 
-@pytest.fixture(autouse=True)
-def _empty_cache(monkeypatch):
-    monkeypatch.setattr(cache, "_MODELS", [])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():  # networks as tiny as these only lose time by sharing their work
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def images():
     return torch.rand(2, 3, *IMAGE_SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @torch.inference_mode()
-def epsilon_errors(backend, images, prompts, timesteps):
-    """Errors [image, prompt, draw], each row alone."""
-    x, condition = backend.encode_images(images), backend.encode_classes(prompts, prompts)
-    kind = PREDICTION_TYPES[backend.prediction_type]
-    generator = torch.Generator().manual_seed(0)
-    errors = torch.empty(len(x), len(prompts), len(timesteps))
-    for j, t in enumerate(torch.tensor(timesteps)):
-        eps = torch.randn(x[:1].shape, generator=generator)
-        alpha, sigma = (level.float() for level in backend.schedule.at(t))
-        for i in range(len(x)):
-            z = alpha * x[i : i + 1] + sigma * eps
-            target = kind.target(x[i : i + 1], eps, alpha, sigma)
-            for p in range(len(prompts)):
-                output = backend.forward(z, t[None], condition[p : p + 1])
-                scale = kind.scale(alpha, sigma)[None]
-                errors[i, p, j] = noise_errors(output, target, scale, "l2")
-    return errors
-
-
 @pytest.mark.parametrize("shift", [None, 0.3])
 def test_latents_are_the_shifted_and_scaled_mode_of_the_autoencoder(images, shift):
     pipeline = tiny_sd()

@@ -11,8 +11,7 @@ import torch
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.pruners import NoPruning
-from tests.backends.test_pipeline import epsilon_errors
-from tests.support.pipelines import IMAGE_SIZE, PROMPTS, saved, tiny_sd
+from tests.support.pipelines import IMAGE_SIZE, PROMPTS, epsilon_errors, saved, tiny_sd
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import torch
 
 from diffusion_classifier.backends import DiffusersBackend, register_family
 from diffusion_classifier.backends import families as families_module
-from tests.backends.families.test_families import recorded
 from tests.support import tier_two_pipelines
 from tests.support.family_cases import FLUX, watched
 from tests.support.other_pipelines import flux
+from tests.support.own_calls import recorded
 from tests.support.pipelines import built_once, saved
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def test_the_adapter_gives_the_network_what_its_pipeline_gives_it(names):
 
 
 def test_only_families_are_registered():
-    with pytest.raises(TypeError, match="is no Family: give an instance"):
+    with pytest.raises(TypeError, match="is not a Family; give an instance"):
         register_family(tier_two_pipelines)
 
 

@@ -224,7 +224,7 @@ def test_verify_checkpoint_keeps_the_report_of_a_failure(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--image", "cat.png"], "--image and --labels go together"),
+        (["--image", "cat.png"], "give --image and --labels together"),
         (["--draws", "1"], "--draws must be at least 2"),
     ],
 )

@@ -128,3 +128,31 @@ def test_every_folder_has_a_face():
         face = (folder / "__init__.py").read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(face)), f"{folder.name} does not say what it is"
         assert "__all__" in face
+
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_no_test_file_imports_another():
+    """What several need is in ``tests/support`` or a fixture of ``tests/conftest.py``."""
+    found = {}
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{'.' * node.level}{node.module or ''}"]
+                if node.module == "tests":
+                    names = [f"tests.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                if name.startswith(("tests", ".")) and not name.startswith("tests.support"):
+                    found[path.name] = name
+    assert found == {}
+
+
+def test_tests_mirror_the_folders():
+    """A folder of tests is a room of the package, or holds what crosses rooms."""
+    rooms = {path.parent.relative_to(PACKAGE) for path in FILES.values()}
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    assert folders - rooms == {Path("contracts")}

@@ -1,6 +1,7 @@
 """At home in scikit-learn: its tools run on images, with the embedded model, and pay once."""
 
 import copy
+import gc
 import os
 import pickle
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -29,7 +30,6 @@ from sklearn.preprocessing import FunctionTransformer
 
 from diffusion_classifier import DiffusionClassifier, as_images
 from diffusion_classifier.backends import load_embedded, pipeline
-from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from tests.support.image_examples import Column, Labelled, objects
@@ -64,7 +64,7 @@ def latents():
 
 
 @pytest.fixture
-def loads(monkeypatch):
+def loads(monkeypatch, empty_model_cache):
     """Origins of the pipelines loaded, from an empty cache on."""
     found = []
     load = pipeline.load_pipeline
@@ -74,7 +74,6 @@ def loads(monkeypatch):
         return load(origin)
 
     monkeypatch.setattr(pipeline, "load_pipeline", counted)
-    monkeypatch.setattr(cache, "_MODELS", [])
     return found
 
 
@@ -163,18 +162,16 @@ def test_permuted_labels_score_by_chance(clf, latents):
 
 def test_every_worker_loads_its_own_weights_once(clf, latents, tmp_path):
     def score(estimator, X, y):
-        from diffusion_classifier.backends.loading.cache import _MODELS
-
-        loaded = [id(backend.pipeline) for *_, backend in _MODELS]
+        networks = [thing for thing in gc.get_objects() if type(thing) is UNet2DConditionModel]
         with open(tmp_path / str(os.getpid()), "a") as log:
-            log.write(f"{loaded} {id(estimator.backend_.pipeline)}\n")
+            log.write(f"{[*map(id, networks)]} {id(estimator.backend_.pipeline.unet)}\n")
         return estimator.score(X, y)
 
     scores = cross_val_score(clf, latents, Y, cv=4, n_jobs=2, scoring=score)
     logs = {path.name: path.read_text().split("\n")[:-1] for path in tmp_path.iterdir()}
     assert str(os.getpid()) not in logs and 1 <= len(logs) <= 2
     assert sum(map(len, logs.values())) == 4
-    for lines in logs.values():  # one pipeline, always the same, and nothing beside it
+    for lines in logs.values():  # one network, always the same, and none beside it
         (line,) = set(lines)
         loaded, _, used = line.partition(" ")
         assert loaded == f"[{used}]"
@@ -270,7 +267,9 @@ def test_flattened_rows_have_features_as_scikit_learn_counts_them(clf):
     with pytest.raises(ValueError, match=r"10 features.*expecting 3072"):
         clf.predict(rows.to_numpy()[:, :10])
     assert not hasattr(clf.fit(IMAGES, Y), "n_features_in_")
-    with pytest.raises(ValueError, match=r"10 columns, but the backend.s image_shape=\(32, 32, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"10 columns, but the backend.s image_shape=\(32, 32, 3\)"
+    ):
         clf.predict(rows.to_numpy()[:, :10])
 
 

@@ -165,14 +165,21 @@ def test_a_backend_loaded_by_the_user_is_loaded_again_alike(model, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(IMAGES), clf.predict_proba(IMAGES))
 
 
-def test_prompt_embeddings_follow_the_networks_dtype(clf, model, tmp_path):
+def test_prompt_embeddings_follow_the_networks_dtype(clf, model, tmp_path, monkeypatch):
     clf.save(tmp_path)
     half = DiffusersBackend.from_pretrained(model, dtype=torch.bfloat16)
+    given, forward = set(), half.forward
+
+    def watched(z, t, condition):
+        given.add(condition["encoder_hidden_states"].dtype)
+        return forward(z, t, condition)
+
+    monkeypatch.setattr(half, "forward", watched)
     loaded = DiffusionClassifier.load(tmp_path, backend=half)
-    assert loaded._condition["encoder_hidden_states"].dtype == torch.bfloat16
     np.testing.assert_allclose(
         loaded.predict_log_proba(IMAGES), clf.predict_log_proba(IMAGES), atol=2
     )
+    assert given == {torch.bfloat16}
 
 
 def test_a_changed_backbone_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.samplers import ImportanceSampler
-from tests.test_learner import T, make_record
+from tests.support.records import T, make_record
 
 SCHEDULE = NoiseSchedule.flow(T)
 PROPOSAL = torch.linspace(0, 1, T) ** 3

@@ -20,6 +20,8 @@ import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffusion_classifier.noise import PREDICTION_TYPES, noise_errors
+
 MAX_TOKENS = 24
 IMAGE_SIZE = (16, 16)
 PROMPTS = ("a cat", "a dog", "two eels", "x")
@@ -220,3 +222,22 @@ def sample_output(backend) -> torch.Tensor:
     condition = backend.encode_classes(PROMPTS, PROMPTS)
     z = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return backend.forward(z, torch.tensor([0, 300, 600, 999]), condition)
+
+
+def epsilon_errors(backend, images, prompts, timesteps):
+    """Errors [image, prompt, draw], each row alone."""
+    x, condition = backend.encode_images(images), backend.encode_classes(prompts, prompts)
+    kind = PREDICTION_TYPES[backend.prediction_type]
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.empty(len(x), len(prompts), len(timesteps))
+    for j, t in enumerate(torch.tensor(timesteps)):
+        eps = torch.randn(x[:1].shape, generator=generator)
+        alpha, sigma = (level.float() for level in backend.schedule.at(t))
+        for i in range(len(x)):
+            z = alpha * x[i : i + 1] + sigma * eps
+            target = kind.target(x[i : i + 1], eps, alpha, sigma)
+            for p in range(len(prompts)):
+                output = backend.forward(z, t[None], condition[p : p + 1])
+                scale = kind.scale(alpha, sigma)[None]
+                errors[i, p, j] = noise_errors(output, target, scale, "l2")
+    return errors

@@ -14,9 +14,9 @@ from diffusion_classifier.utils.locks import fork_safe_lock
 PATIENCE = 20  # seconds
 LOCKS = {
     "a new one": fork_safe_lock(),
-    "of one reader": sequence._one_reader,
+    "of one reader": sequence.ONE_READER,
     "of encoding": autoencoder.ENCODING,
-    "of loaded models": cache._LOCK,
+    "of loaded models": cache.LOADING,
 }
 
 

@@ -13,7 +13,7 @@ Stamp = tuple[tuple[str, int, int], ...]  # name, size and modification time of 
 Model = TypeVar("Model")
 
 _MODELS: list[tuple[Origin, Stamp, Any]] = []  # no dict: the options of an Origin are unhashable
-_LOCK = fork_safe_lock()
+LOADING = fork_safe_lock()
 
 
 def cached(origin: Origin, make: Callable[[Origin], Model]) -> Model:
@@ -30,7 +30,7 @@ def cached(origin: Origin, make: Callable[[Origin], Model]) -> Model:
     object
         The model that ``make`` returned, now or in an earlier call.
     """
-    with _LOCK:
+    with LOADING:
         stamp = _stamp(origin)
         for entry in _MODELS:
             known, when, model = entry
@@ -59,7 +59,7 @@ def clear_model_cache() -> None:
     >>> load_embedded().pipeline is before
     False
     """
-    with _LOCK:
+    with LOADING:
         _MODELS.clear()
 
 

@@ -47,12 +47,12 @@ def test_a_name_of_two_classes_is_refused_with_both(dit):
 
 
 def test_an_unknown_class_is_refused_with_names_close_to_it(dit):
-    with pytest.raises(ValueError, match=r"'tensh' is no class.*Did you mean 'tench'\?"):
+    with pytest.raises(ValueError, match=r"'tensh' is not a class.*Did you mean 'tench'\?"):
         class_labels(dit, "tensh")
     with pytest.raises(ValueError, match=r"not sentences.*an index from 0 to 5"):
         class_labels(dit, "a photo of a zebra")
     for index in ("6", "-1", "1.5"):
-        with pytest.raises(ValueError, match=f"'{index}' is no class"):
+        with pytest.raises(ValueError, match=f"'{index}' is not a class"):
             class_labels(dit, index)
 
 
@@ -111,7 +111,9 @@ def test_classes_known_by_number_only_are_refused_by_name():
     backend = DiffusersBackend(other_pipelines.tiny_ddpm())
     assert class_labels(backend, "3", "0") == [3, 0]
     for label in ("cat", "4", ""):
-        with pytest.raises(ValueError, match=f"'{label}' is no class.*by number only.*from 0 to 3"):
+        with pytest.raises(
+            ValueError, match=f"'{label}' is not a class.*by number only.*from 0 to 3"
+        ):
             class_labels(backend, label)
 
 

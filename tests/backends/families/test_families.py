@@ -1,13 +1,10 @@
 """Every family of pipelines against the pipeline's own code: one suite, the same for all."""
 
-import copy
 import json
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -19,7 +16,8 @@ from diffusion_classifier.backends import pipeline as pipeline_module
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.noise import PREDICTION_TYPES, noise_errors
 from diffusion_classifier.pruners import NoPruning
-from tests.support.family_cases import CASES, Case, record, watched
+from tests.support.family_cases import CASES, Case, watched
+from tests.support.own_calls import own_scheduler, recorded
 from tests.support.pipelines import saved
 
 TIMESTEPS = (30, 480, 970)
@@ -44,40 +42,6 @@ def backend(folder) -> DiffusersBackend:
 def images(case):
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, 3, *case.pixels, generator=generator) * 2 - 1
-
-
-def own_scheduler(case, pipeline):
-    """The scheduler of training, on which one step denoises entirely."""
-    config = pipeline.scheduler.config
-    if case.deviation is not None:
-        return diffusers.EDMEulerScheduler.from_config(config)
-    if case.prediction_type == "flow":
-        return diffusers.FlowMatchEulerDiscreteScheduler.from_config(
-            config, shift=1.0, use_dynamic_shifting=False
-        )
-    options: dict[str, Any] = {
-        "clip_sample": False,
-        "thresholding": False,
-        "variance_type": "fixed_small",
-    }
-    return AncestralScheduler.from_config(config, timestep_spacing="trailing", **options)
-
-
-class AncestralScheduler(diffusers.DDPMScheduler):
-    def set_timesteps(self, n, device=None, **ignored):
-        super().set_timesteps(n, device)
-
-
-def recorded(case, backend, timesteps):
-    """Calls of the denoiser in the pipeline's own ``__call__`` at these evenly spaced timesteps."""
-    pipeline = copy.copy(backend.pipeline)
-    pipeline.scheduler = own_scheduler(case, pipeline)
-    options: dict[str, Any] = {"num_inference_steps": len(timesteps)}
-    if case.prediction_type == "flow":
-        options["sigmas"] = [(t + 0.5) / 1000 for t in timesteps]
-    if case.deviation is not None:  # where on its grid, from the most noise to the least
-        options["sigmas"] = 1 - torch.tensor(timesteps) / 999
-    return record(case, pipeline, **options)
 
 
 @torch.inference_mode()
@@ -291,5 +255,5 @@ def test_wrong_labels_are_named_where_labels_are_classes(case, backend):
         with pytest.raises(ValueError, match=r"'a cat'\] are given more than once"):
             clf.fit(None, ["a cat", "a dog", "a cat"])
         return
-    with pytest.raises(ValueError, match="'no such class' is no class of this model"):
+    with pytest.raises(ValueError, match="'no such class' is not a class of this model"):
         clf.fit(None, [case.labels[0], "no such class"])

@@ -11,18 +11,14 @@ from sklearn.base import clone
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.families import autoencoder
-from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.pruners import NoPruning
 from tests.support import other_pipelines, pipelines, tier_two_pipelines
 from tests.support.family_cases import CASES
 from tests.support.pipelines import PROMPTS, saved
 
+pytestmark = pytest.mark.usefixtures("empty_model_cache")
+
 TEXT_CASES = {name: case for name, case in CASES.items() if case.text_encoders}
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(monkeypatch):
-    monkeypatch.setattr(cache, "_MODELS", [])
 
 
 def encoders_of(backend, names):

@@ -9,7 +9,6 @@ import torch
 from huggingface_hub import errors as hub_errors
 
 from diffusion_classifier.backends import DiffusersBackend
-from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.backends.resolve import load_backend
 from tests.support.pipelines import edit_index, sample_output, saved, tiny_sd
 
@@ -34,11 +33,10 @@ class Hub:
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(tmp_path, monkeypatch, empty_model_cache):
     hub = Hub(Path(saved(tiny_sd(), tmp_path / "model")))
     for name in ("hf_hub_download", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(hub, name))
-    monkeypatch.setattr(cache, "_MODELS", [])
     return hub
 
 

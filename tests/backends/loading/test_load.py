@@ -16,23 +16,12 @@ import torch
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, clear_model_cache, load_embedded
-from diffusion_classifier.backends.loading import cache, origin
+from diffusion_classifier.backends.loading import origin
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.pruners import NoPruning
 from tests.support.pipelines import edit_index, sample_output, saved, tiny_sd
 
-
-@pytest.fixture(autouse=True)
-def _empty_cache(monkeypatch):
-    monkeypatch.setattr(cache, "_MODELS", [])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():  # networks as tiny as these only lose time by sharing their work
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
 
 @pytest.fixture
@@ -91,9 +80,12 @@ def test_a_folder_that_was_written_over_is_loaded_again(folder):
     after = load_backend(folder)
     assert after is not before and after.prediction_type == "v_prediction"
     assert load_backend(folder) is after
-    assert [backend for *_, backend in cache._MODELS] == [after]  # the old one can be freed
     assert fitted.backend_.prediction_type == "epsilon"  # until it is fitted again
     assert fitted.fit(None, ["cat", "dog"]).backend_.prediction_type == "v_prediction"
+    old = weakref.ref(before.pipeline)
+    del before
+    gc.collect()
+    assert old() is None
 
 
 def test_files_beside_a_model_are_no_reason_to_load_it_again(folder):
@@ -117,7 +109,7 @@ def test_a_cleared_cache_frees_models_that_nobody_holds(folder):
     del other
     clear_model_cache()
     gc.collect()
-    assert freed() is None and cache._MODELS == []
+    assert freed() is None
     assert load_backend(folder) is not held
 
 
