@@ -12,7 +12,7 @@ from diffusion_classifier.scoring.weighting import (
     LikelihoodWeighting,
     NativeWeighting,
 )
-from tests.test_learner import make_record
+from tests.support.records import make_record
 
 SD = NoiseSchedule.from_alphas_cumprod(
     torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2, 0)
