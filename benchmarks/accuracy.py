@@ -1,7 +1,8 @@
-"""Accuracy of the embedded model, every class on every draw, with fixed seeds.
+"""Measure the accuracy of the embedded model without pruning, with fixed seeds.
 
-On handwriting that training never saw: by digit, by colour and by background, and by digit on
-the (digit, colour) pairs that it never saw either. About 1,000,000 evaluations:
+The test scenes show handwriting not used in training. The model classifies them by digit, colour
+and background, and by digit on (digit, colour) pairs that were held out of training. This takes
+about 1,000,000 evaluations:
 
     python benchmarks/accuracy.py
 """
@@ -26,9 +27,9 @@ from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, load_scenes
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import StratifiedSampler
 
-SEED = 0  # of the scenes and of the draws
+SEED = 0  # for scenes and draws
 COLOR, BACKGROUND = "{} digit", "digit on a {} background"
-# question: (split, its labels, template of the labels, values, accuracy to reach)
+# question: (split, column of the true labels, label template, values, target accuracy)
 QUESTIONS = {
     "digit": ("test", "digit", "{}", DIGIT_NAMES, 0.97),
     "colour": ("test", "color", COLOR, COLOR_NAMES, 0.99),
@@ -40,7 +41,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scikit-learn")
 
 
 def measure(question, n_images, n_draws):
-    """Ask one question of the embedded model; figures as a dict."""
+    """Measure the accuracy and speed of one question, as a dict."""
     split, kind, template, values, target = QUESTIONS[question]
     scenes = load_scenes(split, n_samples=n_images, random_state=SEED)
     truth = np.array([template.format(value) for value in scenes[kind]])
@@ -71,7 +72,7 @@ def measure(question, n_images, n_draws):
 
 
 def setting(argv, n_draws):
-    """What the figures depend on."""
+    """Describe the settings and versions that the results depend on."""
     return {
         "command": shlex.join(["python", "benchmarks/accuracy.py", *argv]),
         "draws": n_draws,
@@ -87,7 +88,7 @@ def setting(argv, n_draws):
 
 
 def as_markdown(setting, rows):
-    """The table, with what it needs to be made again."""
+    """Format the results as a page, with the settings needed to reproduce them."""
     lines = [
         "# Accuracy of the embedded model",
         "",

@@ -1,7 +1,7 @@
-"""What a temperature does for the probabilities of raced answers, where answers are often wrong.
+"""Measure how temperature calibration improves the probabilities of raced predictions.
 
-20 mixture classes, told apart about as often as 70 % of the time; temperature and racing variance
-learned from 100 rows. Writes docs/benchmarks/calibration.md:
+The task is hard: 20 mixture classes, with an accuracy of about 70 %. Temperature and racing
+variance are learned from 100 rows. Writes docs/benchmarks/calibration.md:
 
     python benchmarks/calibration.py
 """
@@ -32,7 +32,7 @@ CALIBRATORS = (None, "temperature", "temperature-draws")
 
 
 def measure(weighting, calibrator, n_rows):
-    """Figures of the held-out rows."""
+    """Compute the probability figures of the held-out rows."""
     backend, X, y = make_mixture(N_FIT + n_rows)
     clf = DiffusionClassifier(
         backend,
@@ -44,12 +44,12 @@ def measure(weighting, calibrator, n_rows):
         random_state=0,
     )
     clf.fit(X[:N_FIT], y[:N_FIT])
-    # In logarithms: with likelihood weights a probability may be below the least float.
+    # Use logarithms: with likelihood weights, probabilities can underflow.
     return probability_figures(clf.predict_log_proba(X[N_FIT:]), y[N_FIT:])
 
 
 def summarise(own, plain):
-    """Figures with intervals, and what they are less those of no calibration."""
+    """Compute figures with intervals, and their change against no calibration."""
     return {
         "accuracy": interval(np.mean, own["right"]),
         "ece": interval(calibration_error, own["confidence"], own["right"]),

@@ -1,7 +1,8 @@
-"""Gaussian classes against the exact posterior of quadratic discriminant analysis.
+"""Compare probabilities for Gaussian classes with quadratic discriminant analysis, which is exact.
 
-Likelihood weights, antithetic draws, every class on every draw: how far probabilities are from
-exact ones, and how fast they come nearer. Writes docs/benchmarks/exact.md:
+Measures the error of the probabilities and its rate of convergence in the number of draws, with
+likelihood weights, antithetic draws (pairs of noise with both signs) and no pruning. Writes
+docs/benchmarks/exact.md:
 
     python benchmarks/exact.py
 """
@@ -34,7 +35,7 @@ N_JOBS = 2
 
 
 def worst_differences(name, seed):
-    """Largest difference of any probability of any row, for each number of draws."""
+    """Compute the largest error of any probability, for each number of draws."""
     X, y = DATA[name]
     X = StandardScaler().fit_transform(X)
     n_classes = len(np.unique(y))
@@ -52,7 +53,7 @@ def worst_differences(name, seed):
 
 
 def slope_of(*worst):
-    """Slope of the log of mean differences against the log of draws."""
+    """Fit the slope of the log mean error against the log number of draws."""
     return np.polyfit(np.log(DRAWS), np.log([np.mean(column) for column in worst]), 1)[0]
 
 

@@ -1,12 +1,12 @@
-"""Memory that SDXL, SD3 and Flux take, from their parameter counts; no weights are loaded.
+"""Compute the memory that SDXL, SD3 and Flux need from their parameter counts.
 
-Networks are built in their published sizes on torch's meta device, which allocates nothing. Prints
-the tables of docs/memory.md:
+Networks are built at their published sizes on torch's meta device, which allocates no memory, so
+no weights are loaded. Prints the tables of docs/memory.md:
 
     python benchmarks/memory.py
 
-With a CUDA GPU that has room for the largest denoiser, also measures the peak of one call with
-random weights:
+On a CUDA GPU that can hold the largest denoiser, this also measures the peak memory of one call
+with random weights:
 
     python benchmarks/memory.py --measure
 """
@@ -29,12 +29,12 @@ from diffusion_classifier.backends.families.mmdit import Flux, StableDiffusion3
 from diffusion_classifier.backends.families.unet import StableDiffusionXL
 from diffusion_classifier.race.batches import BatchSize
 
-BYTES = 2  # of a parameter in float16 or bfloat16
+BYTES = 2  # per parameter in float16 or bfloat16
 GIGA = 1e9
 
 
 def clip_l(kind=transformers.CLIPTextModel):
-    """The text encoder of CLIP ViT-L/14."""
+    """Build the text encoder of CLIP ViT-L/14."""
     config = transformers.CLIPTextConfig(
         hidden_size=768,
         intermediate_size=3072,
@@ -46,7 +46,7 @@ def clip_l(kind=transformers.CLIPTextModel):
 
 
 def clip_g():
-    """The text encoder of OpenCLIP ViT-bigG/14."""
+    """Build the text encoder of OpenCLIP ViT-bigG/14."""
     config = transformers.CLIPTextConfig(
         hidden_size=1280,
         intermediate_size=5120,
@@ -59,7 +59,7 @@ def clip_g():
 
 
 def t5_xxl():
-    """The encoder of T5 v1.1 XXL."""
+    """Build the encoder of T5 v1.1 XXL."""
     config = transformers.T5Config(
         vocab_size=32128,
         d_model=4096,
@@ -73,7 +73,7 @@ def t5_xxl():
 
 
 def autoencoder(channels, **options):
-    """The autoencoder of Stable Diffusion and its heirs."""
+    """Build the autoencoder of Stable Diffusion and later models."""
     return diffusers.AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -116,7 +116,7 @@ def sd3_transformer(n_layers, **options):
 
 @dataclass(frozen=True)
 class Size:
-    """A model: how to build its networks, and shapes of what a row of a batch holds."""
+    """A model: builders of its networks, and the shapes of one row's latent and condition."""
 
     family: Family
     denoiser: Callable
@@ -165,13 +165,13 @@ SIZES = {  # at 1024 x 1024 pixels
 
 
 def count_parameters(build):
-    """Parameters of a network, which is not allocated."""
+    """Count a network's parameters without allocating them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build().parameters())
 
 
 def count(size):
-    """Parameters of a model's parts, and rows and bytes of its batches."""
+    """Count the parameters of a model's parts, the rows of a batch, and the bytes of a row."""
     denoiser, vae = count_parameters(size.denoiser), count_parameters(size.autoencoder)
     text = [count_parameters(build) for build in size.text_encoders]
     n_elements = torch.Size(size.latent).numel()
@@ -187,7 +187,7 @@ def count(size):
 
 
 def as_markdown(found):
-    """Two tables: parameters, and gigabytes in half precision."""
+    """Format two tables: parameter counts, and gigabytes in half precision."""
     lines = [
         "| model | denoiser | text encoders | autoencoder |",
         "|---|---|---|---|",
@@ -215,7 +215,7 @@ def as_markdown(found):
 
 @torch.inference_mode()
 def call_once(size, device, n_rows, dtype=torch.bfloat16):
-    """One call with random weights; the denoiser and its output, [n_rows, C, H, W]."""
+    """Call a denoiser once with random weights; return it and its output [n_rows, C, H, W]."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -236,7 +236,7 @@ def call_once(size, device, n_rows, dtype=torch.bfloat16):
 
 
 def peak(size, n_rows):
-    """Bytes of CUDA memory at the peak of one call, and of them the weights."""
+    """Measure the peak CUDA memory of one call, in bytes; return it and the weights' share."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     denoiser, _ = call_once(size, "cuda", n_rows)

@@ -1,8 +1,8 @@
-"""K = 1,000 Gaussian-mixture classes in 256 dimensions: every pruner with every weighting.
+"""Compare pruners and weightings on 1,000 Gaussian-mixture classes in 256 dimensions.
 
-Exact noise predictions, so no network. Every image's full grid, 1,000 classes x 1,000 draws, is
-computed on the fly and raced: 250 images with uniform weights, 50 with others. Writes
-docs/benchmarks/mixture.md:
+Noise predictions are exact, so no network is needed. For every image, the full grid of errors
+(1,000 classes x 1,000 draws) is computed and each pruner races on it: 250 images with uniform
+weights, 50 with other weights. Writes docs/benchmarks/mixture.md:
 
     python benchmarks/mixture.py
 """
@@ -33,8 +33,8 @@ from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
 from diffusion_classifier.scoring import WEIGHTINGS, Scoring
 
 K, COMPONENTS, FEATURES, DRAWS, ROUND = 1000, 2, 256, 1000, 2
-SPREAD = 0.255  # of the components' means, in standard deviations of a component
-PUBLISHED = 124_500  # evaluations of the published ImageNet schedule, as its script counts them
+SPREAD = 0.255  # standard deviation of the components' means, in units of a component's
+PUBLISHED = 124_500  # evaluations of the published ImageNet schedule, as counted by its script
 LOG_PRIOR = torch.full((K,), -np.log(K), dtype=torch.float64)
 SAMPLERS = {
     "uniform": StratifiedSampler(ROUND, antithetic=True),
@@ -44,20 +44,20 @@ N_JOBS = 2
 
 
 def make_backend():
-    """The problem: the same classes for every seed."""
+    """Make the classes, the same for every seed."""
     means = SPREAD * np.random.default_rng(0).standard_normal((K, COMPONENTS, FEATURES))
     return GaussianMixtureBackend(means, 1.0).fit(None, np.arange(K))
 
 
 def take_draws(backend, sampler, seed):
-    """A tape of all draws, and their noise."""
+    """Take all draws; return their tape and noise."""
     tape = DrawTape(sampler.rounds(backend.schedule, seed), DRAWS)
     rounds = [tape[number] for number in range(DRAWS // ROUND)]
     return tape, torch.cat([draws.noise((FEATURES,)) for draws in rounds]).double()
 
 
 def full_errors(backend, x, timesteps, noise):
-    """Errors [K, J] of one latent [F]: ``forward`` for all classes at once, by matrix products."""
+    """Compute the errors [K, J] of one latent [F] for all classes at once, by matrix products."""
     alpha, sigma = (level[:, None] for level in backend.schedule.at(timesteps))
     z = alpha * x + sigma * noise
     means = backend.means_.transpose(0, 1)  # [M, K, F]
@@ -74,7 +74,7 @@ def full_errors(backend, x, timesteps, noise):
 
 
 def check_errors(backend, x, timesteps, noise, errors):
-    """The matrix products say what the backend says."""
+    """Check the errors from matrix products against the backend's."""
     classes = torch.tensor([0, 1, 500, 999])
     alpha, sigma = backend.schedule.at(timesteps[:1])
     z = (alpha * x + sigma * noise[0]).expand(len(classes), -1)
@@ -85,7 +85,7 @@ def check_errors(backend, x, timesteps, noise, errors):
 
 
 class Recorded:
-    """One image's full errors as an error source."""
+    """Error source that holds the full errors of one image."""
 
     n_prompts, rows_wanted = K, 1
 
@@ -102,7 +102,7 @@ class Recorded:
 
 
 def race(errors, tape, pruner, scoring):
-    """Answer and evaluations of one image."""
+    """Race one image; return the predicted class and the number of evaluations."""
     (result,) = run_race(Recorded(errors), tape, pruner, scoring, [0])
     n = result.errors.shape[1]
     scored = scoring.contributions(result.errors, tape.timesteps[:n], tape.density[:n]).mean(1)
@@ -110,7 +110,7 @@ def race(errors, tape, pruner, scoring):
 
 
 def make_record(backend, sampler, latents, y, seed):
-    """Full errors of labelled images."""
+    """Record the full errors of labelled images, for strategies to learn from."""
     tape, noise = take_draws(backend, sampler, seed)
     errors = torch.stack([full_errors(backend, x, tape.timesteps, noise) for x in latents])
     check_errors(backend, latents[0], tape.timesteps, noise, errors[0])
@@ -121,7 +121,7 @@ def make_record(backend, sampler, latents, y, seed):
 
 
 def make_contestants(record, weightings):
-    """(weighting, pruner): scoring and pruner, learned from the record where they learn."""
+    """Yield ((weighting, pruner) names, scoring, pruner), fitted on the record if they learn."""
     for name in weightings:
         weighting = WEIGHTINGS[name]().learn(record)
         weights = weighting.weights(record.schedule, record.prediction_type)
@@ -138,7 +138,7 @@ def make_contestants(record, weightings):
 
 
 def measure(sampler_name, weightings, n_images, n_fit, seed):
-    """Per contestant, rows of (evaluations, agrees with its full grid, right, full grid right)."""
+    """Race all contestants; rows are (evaluations, agrees with full grid, right, full right)."""
     torch.set_num_threads(1)
     backend, sampler = make_backend(), SAMPLERS[sampler_name]
     X, y = backend.sample(n_fit + n_images, random_state=seed + 1)
@@ -161,7 +161,7 @@ def measure(sampler_name, weightings, n_images, n_fit, seed):
 
 
 def measure_all(weightings, n_images, n_fit, seeds):
-    """Rows of all seeds and samplers, with the seed of each."""
+    """Collect the rows of all seeds and samplers, with the seed as last column."""
     arguments = [(s, weightings, n_images, n_fit, seed) for seed in seeds for s in SAMPLERS]
     found = {}
     for (*_, seed), part in zip(
@@ -194,7 +194,7 @@ COLUMNS = {
 
 
 def report(deep, wide, args, seconds):
-    """The figures as Markdown."""
+    """Format the results as Markdown."""
     keys = ("timesteps", "weighting", "pruner")
     return "\n".join(
         [
@@ -241,7 +241,7 @@ def main(argv=None):
     write_page(args.output, text, argv)
     picture = args.output.with_suffix(".png")
     rows = {(s, pruner, weights): row for (s, weights, pruner), row in (deep | wide).items()}
-    draw_races(rows, "differs", "answers unlike the full grid's, in %", picture)
+    draw_races(rows, "differs", "answers that differ from the full grid, in %", picture)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How often racing loses the class that would win with infinitely many draws: alpha, kept or not.
+"""Measure how often racing drops the class that would win with infinitely many draws.
 
-Simulated problems whose infinite-draw answer is known, the hardest that came to mind among them,
-and 20 mixture classes whose answer is the exact posterior's. Writes docs/benchmarks/promise.md:
+``RacingPruner`` promises to do so in at most a share alpha of races, asymptotically. The test
+cases are simulated problems whose infinite-draw winner is known, chosen to be hard, and 20 mixture
+classes whose winner is that of the exact posterior. Writes docs/benchmarks/promise.md:
 
     python benchmarks/promise.py
 """
@@ -27,25 +28,25 @@ from diffusion_classifier.records import ErrorTable
 from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.scoring import Scoring
 
-ROUND, DRAWS, GAP = 2, 200, 0.02  # GAP: the winner's lead, in deviations of a draw
-K, FEATURES, SPREAD = 20, 32, 0.5  # of the mixture; SPREAD of the means of its 2 components
+ROUND, DRAWS, GAP = 2, 200, 0.02  # GAP: the winner's lead, in standard deviations of a draw
+K, FEATURES, SPREAD = 20, 32, 0.5  # mixture; SPREAD: standard deviation of the component means
 MIXTURE_DRAWS, MIXTURE_SAMPLER = 1000, StratifiedSampler(4, antithetic=True)
 N_JOBS = 2
 
 
 def timesteps(rng, n):
-    """Stratified rounds with a random shift each, in [0, 1): [n, DRAWS]."""
+    """Draw timesteps in [0, 1), [n, DRAWS]: stratified rounds, each with a random shift."""
     shift = rng.random((n, DRAWS // ROUND, 1))
     return ((np.arange(ROUND) + shift) / ROUND).reshape(n, DRAWS)
 
 
 def against_zero(difference):
-    """Two classes: the winner has no error at all, the other this one."""
+    """Make two classes: the winner's errors are 0, the other's are ``difference``."""
     return np.stack([np.zeros_like(difference), difference], 1)
 
 
 def behind(n_classes, gap=GAP):
-    """The first class leads by ``gap``."""
+    """Make mean errors with which the first class leads by ``gap``."""
     return gap * (np.arange(n_classes) > 0)[:, None]
 
 
@@ -54,20 +55,20 @@ def make_periodic(rng, n, sign):
 
 
 def make_waves(rng, n):
-    """Ten classes, each with a frequency of its own."""
+    """Make ten classes whose errors oscillate in t, each with its own frequency."""
     u, k = timesteps(rng, n)[:, None], np.arange(10)[:, None]
     return np.where(k > 0, 0.05 + np.cos(2 * np.pi * (2 * k * u + k / 10)), 0)
 
 
 def make_steep(rng, n, sign):
-    """Difference and noise fall off exponentially with t."""
+    """Make two classes whose difference and noise decay exponentially in t."""
     u = timesteps(rng, n)
     shape = np.exp(-3 * u) - (1 - np.exp(-3)) / 3
     return against_zero(GAP + sign * shape + 2 * np.exp(-4 * u) * rng.standard_normal(u.shape))
 
 
 def make_ordered(rng, n):
-    """Distant rivals vary more, as in real errors; one is close."""
+    """Make one close rival and distant ones that vary more, as in real errors."""
     gap = np.array([0, 0.01, 3, 4, 5, 6, 7, 8, 9, 10])[:, None]
     return (0.5 + 0.5 * gap) * rng.standard_normal((n, 10, DRAWS)) + gap
 
@@ -78,12 +79,12 @@ def make_correlated(rng, n):
 
 
 def skewed(draw):
-    """A class whose errors are all the same against one with skewed errors of mean GAP."""
+    """Make a class with constant errors and a rival with skewed errors of mean GAP."""
     return lambda rng, n: against_zero(GAP + draw(rng, (n, DRAWS)))
 
 
 def alike(n_classes, draw, gap=GAP):
-    """Classes with errors of one distribution."""
+    """Make classes whose errors have the same distribution."""
     return lambda rng, n: draw(rng, (n, n_classes, DRAWS)) + behind(n_classes, gap)
 
 
@@ -125,7 +126,7 @@ PROBLEMS = {
 
 
 def race_problem(name, n, seed):
-    """Whether each of n races dropped the winner, and its evaluations."""
+    """Run n races; return whether each dropped the winner, and its evaluations."""
     rng = np.random.default_rng((seed, list(PROBLEMS).index(name)))
     errors = np.asarray(PROBLEMS[name](rng, n), np.float32)
     k = errors.shape[1]
@@ -150,15 +151,18 @@ def race_problem(name, n, seed):
 
 
 def make_mixture(n):
-    """The mixture as a backend, and n rows of it: the same ones for every seed of the draws."""
+    """Make the mixture's backend and sample n rows, the same for every seed of the draws."""
     means = SPREAD * np.random.default_rng(0).standard_normal((K, 2, FEATURES))
     backend = GaussianMixtureBackend(means, 1.0).fit(None, np.arange(K))
     return backend, *backend.sample(n, random_state=0)
 
 
 def race_mixture(n, n_fit, seed, learned):
-    """Of each row: whether its exact winner was dropped, its answer differs from the exact one,
-    the budget ended its race, and its answer is wrong; and its evaluations."""
+    """Race mixture rows; return five figures per row.
+
+    These are whether the exact winner was dropped, whether the answer differs from the exact one,
+    whether the budget was spent, whether the answer is wrong, and the number of evaluations.
+    """
     torch.set_num_threads(1)
     backend, X, y = make_mixture(n_fit + n)
     clf = DiffusionClassifier(
@@ -178,7 +182,7 @@ def race_mixture(n, n_fit, seed, learned):
 
 
 def run_all(function, arguments, n_seeds):
-    """Results of all seeds, one after the other, and the seed of each."""
+    """Run all seeds; return their concatenated results and the seed of each result."""
     parts = Parallel(N_JOBS)(delayed(function)(*arguments(seed)) for seed in range(n_seeds))
     seeds = np.repeat(range(n_seeds), [len(part[0]) for part in parts])
     return [np.concatenate(columns) for columns in zip(*parts, strict=True)], seeds

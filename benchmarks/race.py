@@ -1,9 +1,8 @@
-"""Every pruner with every weighting and two samplers, on recorded errors of the embedded model.
+"""Compare pruners, weightings and two samplers on recorded errors of the embedded model.
 
-Records all errors of held-out scenes once per sampler (10 digits x 200 draws; about 25 minutes on 2
-CPU cores for 1,100 scenes; in chunks, so that a stopped recording goes on where it was), learns
-weights, sampler, profile and temperature from the first 100 scenes, and replays the race on the
-others:
+This records all errors of held-out scenes once per sampler (10 digits x 200 draws), learns weights,
+sampler, profile and temperature from the first 100 scenes, and replays the race on the others.
+Recording 1,100 scenes takes about 25 minutes on 2 CPU cores; an interrupted run resumes:
 
     python benchmarks/race.py
 """
@@ -45,10 +44,10 @@ from diffusion_classifier.records import ErrorTable
 from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
 from diffusion_classifier.scoring import WEIGHTINGS
 
-SEED = 0  # of the scenes, of the draws and of the bootstrap
+SEED = 0  # for scenes, draws and bootstrap
 N_FIT = 100  # scenes that strategies learn from; the others are raced
 N_DRAWS = 200
-PILOT = 50  # draws that the importance sampler is learned from, as in fit(X, y)
+PILOT = 50  # draws that the importance sampler learns from, as in fit(X, y)
 CHUNK = 10  # scenes per file
 N_JOBS = 2
 
@@ -59,12 +58,12 @@ PRUNERS = {
     "paired, from 4": PairedTestPruner(4, p_value=0.05),
     "threshold": ThresholdPruner(),
     "racing": RacingPruner(),
-    "racing, unlearned": RacingPruner(),  # its variance is the image's own
+    "racing, unlearned": RacingPruner(),  # estimates variances from the raced image only
 }
 
 
 def record(sampler, name, n_scenes, cache):
-    """Errors of the first scenes of the test set, all or (without a sampler) as predicted."""
+    """Record the errors of test scenes: all errors or, without a sampler, those of the defaults."""
     cache.mkdir(parents=True, exist_ok=True)
     starts = range(0, n_scenes, CHUNK)
     paths = [cache / f"{name}-{n_scenes}-{start:05}.parquet" for start in starts]
@@ -90,7 +89,8 @@ def record(sampler, name, n_scenes, cache):
 
 def record_chunk(sampler, n_scenes, start, path):
     torch.set_num_threads(1)
-    scenes = load_scenes("test", n_samples=n_scenes, random_state=SEED)  # depend on their number
+    # Load all scenes in every chunk, because the scenes depend on n_samples.
+    scenes = load_scenes("test", n_samples=n_scenes, random_state=SEED)
     pruner = RacingPruner() if sampler is None else NoPruning(N_DRAWS)
     clf = DiffusionClassifier(sampler=sampler, pruner=pruner, random_state=SEED, verbose=0)
     began, partial = time.perf_counter(), path.with_suffix(".part")
@@ -101,7 +101,7 @@ def record_chunk(sampler, n_scenes, start, path):
 
 
 def record_all(n_scenes, cache):
-    """Full tables by sampler, the table of the defaults, and the digits."""
+    """Record the full table of each sampler and the table of the defaults; also return digits."""
     digits = np.array(load_scenes("test", n_samples=n_scenes, random_state=SEED).digit)
     uniform = record(StratifiedSampler(), "uniform", n_scenes, cache)
     pilot = uniform[:N_FIT].race(NoPruning(PILOT), uniform.scoring)
@@ -124,7 +124,7 @@ def fit(table, digits, pruner, weighting, calibrator):
 
 
 def race(table, digits, name, weighting):
-    """Figures of one pruner and weighting, per raced scene."""
+    """Race one pruner with one weighting; return its figures per scene."""
     clf = fit(table, digits, PRUNERS[name], weighting, "temperature")
     by_draws = fit(table, digits, PRUNERS[name], weighting, "temperature-draws")
     rest, columns = table[N_FIT:], np.searchsorted(clf.classes_, digits[N_FIT:])
@@ -147,7 +147,7 @@ def race(table, digits, name, weighting):
 
 
 def summarise(figures, staged, uniform):
-    """All figures of one race with intervals, and what they are relative to others'."""
+    """Summarise the figures of one race with intervals, and relative to other races."""
     spent = figures["evaluations"]
     row = {
         "accuracy": interval(np.mean, figures["right"]),
@@ -193,7 +193,7 @@ PROBABILITIES = {
 
 
 def race_defaults(table, full, columns):
-    """Figures of ``DiffusionClassifier().fit(None, labels)``, per raced scene."""
+    """Summarise the figures of ``DiffusionClassifier().fit(None, labels)`` with intervals."""
     raced = table[N_FIT:]
     answers = raced.log_posterior().numpy().argmax(1)
     return {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: intervals, calibration error, tables."""
+"""Functions shared by the benchmarks: intervals, calibration error, tables and figures."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import sys
 
 import numpy as np
 
-BOOTSTRAP = 1000  # resamples
-BINS = 15  # of the calibration error
+BOOTSTRAP = 1000  # number of resamples
+BINS = 15  # number of bins of the calibration error
 
 
 def calibration_error(confidence, right):
-    """Expected calibration error over BINS bins of equal width."""
+    """Compute the expected calibration error over BINS bins of equal width."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
     return np.abs(gaps).sum() / len(right)
 
 
 def probability_figures(log_proba, columns):
-    """Per image: log-loss, Brier score, confidence and whether it was right."""
+    """Compute log-loss, Brier score, confidence and correctness of each image."""
     proba = np.exp(log_proba)
     hot = np.eye(proba.shape[1])[columns]
     return {
@@ -31,12 +31,21 @@ def probability_figures(log_proba, columns):
 
 
 def interval(figure, *columns, clusters=None, seed=0):
-    """A figure of columns [n] with its 95 % bootstrap interval, over rows or whole clusters [n].
+    """Compute a figure and its 95 % bootstrap interval, over rows or whole clusters.
+
+    Parameters
+    ----------
+    figure : callable
+        ``figure(*columns)`` returns a number.
+    *columns : array-like of shape (n,)
+    clusters : array-like of shape (n,), optional
+        Cluster of each row; whole clusters are resampled. By default single rows.
+    seed : int, default=0
 
     Returns
     -------
     list of float
-        The figure, and the interval's ends.
+        The figure, and the interval's lower and upper end.
     """
     rng = np.random.default_rng(seed)
     columns = [np.asarray(column) for column in columns]
@@ -52,7 +61,7 @@ def interval(figure, *columns, clusters=None, seed=0):
 
 
 def as_text(value, form):
-    """A figure, or one with its interval; a form that begins with 1/ shows the inverse."""
+    """Format a figure, with its interval if any; a form that starts with 1/ shows the inverse."""
     if form.startswith("1/"):
         return form.format(1 / value)
     if isinstance(value, int | float):
@@ -61,7 +70,7 @@ def as_text(value, form):
 
 
 def as_table(keys, columns, rows):
-    """Markdown lines of rows ``{key or keys: figures}``; columns ``{title: (figure, form)}``."""
+    """Format rows ``{key(s): figures}`` as Markdown; columns are ``{title: (figure, form)}``."""
     lines = ["| " + " | ".join([*keys, *columns]) + " |", "|" + "---|" * (len(keys) + len(columns))]
     for key, row in rows.items():
         names = key if isinstance(key, tuple) else (key,)
@@ -71,7 +80,7 @@ def as_table(keys, columns, rows):
 
 
 def write_page(path, text, argv):
-    """Write and print a page that ends with the command that made it."""
+    """Write and print a page, with the command that made it at the end."""
     text += "\n" + f"`{shlex.join(['python', sys.argv[0], *argv])}`" + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -79,9 +88,9 @@ def write_page(path, text, argv):
 
 
 def draw_races(rows, figure, label, path):
-    """Evaluations against a share, of rows ``{(sampler, pruner, weighting): figures}``.
+    """Plot a share against evaluations, for rows ``{(sampler, pruner, weighting): figures}``.
 
-    A panel per sampler, a colour per pruner, a marker per weighting.
+    Each sampler has a panel, each pruner a colour and each weighting a marker.
     """
     from matplotlib.figure import Figure
 

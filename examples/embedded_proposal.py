@@ -1,8 +1,9 @@
-"""Where the embedded model tells classes apart: the timesteps its sampler proposes.
+"""Learn at which timesteps the embedded model tells classes apart, its default proposal.
 
-Records errors of labelled *training* scenes for each of the three questions (digit, colour,
-background), about 150,000 evaluations, and writes the mean of their profiles (root mean square of
-the paired difference over t) beside the weights, where ``load_embedded`` finds it:
+For each of three questions (digit, colour, background), this records errors of labelled *training*
+scenes and computes the profile: the root mean square, at each timestep, of the difference between
+two classes' errors on the same draw. The mean profile is written next to the model's weights, where
+``load_embedded`` finds it. It takes about 150,000 evaluations:
 
     python examples/embedded_proposal.py --output build/proposal.safetensors
 """
@@ -31,7 +32,7 @@ QUESTIONS = {
 
 
 def learn_proposal(question, n_scenes, n_draws, seed):
-    """Root mean square of the paired difference over t, of mean 1, shape (T,)."""
+    """Learn the profile of one question, of shape (T,), normalised to mean 1."""
     values, template = QUESTIONS[question]
     scenes = load_scenes("train", n_samples=n_scenes, random_state=seed)
     clf = DiffusionClassifier(

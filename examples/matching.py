@@ -1,14 +1,15 @@
-"""Do captions that hold the same words, otherwise put together, find their images?
+"""Match images and captions that contain the same words in a different order.
 
-Pairs of scenes such as "a red seven on a blue background" and "a blue seven on a red background",
-as in Winoground (Thrush et al., CVPR 2022, arXiv 2204.03162). Of each pair, two images and two
-captions, three things are asked:
+The test follows Winoground (Thrush et al., CVPR 2022, arXiv 2204.03162). A pair has two images and
+two captions, such as "a red seven on a blue background" and "a blue seven on a red background".
+Each pair is scored on three questions:
 
     text    does each image score higher with its own caption than with the other?
     image   does each caption score higher with its own image than with the other?
     group   both
 
-By chance 1/4, 1/4 and 1/6 of the pairs. The scores are match_scores of the embedded model:
+Random scores would pass 1/4, 1/4 and 1/6 of the pairs. The scores are ``match_scores`` of the
+embedded model:
 
     python examples/matching.py
 """
@@ -29,7 +30,7 @@ CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
 
 
 def swapped_pairs(n_pairs):
-    """Images [n_pairs, 2, 32, 32, 3] and captions [n_pairs, 2]: colours of the second swapped."""
+    """Find images [n_pairs, 2, 32, 32, 3] and captions [n_pairs, 2] with swapped colours."""
     scenes = load_scenes("test", n_samples=40 * n_pairs)  # handwriting that training never saw
     labels = list(zip(scenes.digit, scenes.color, scenes.background, strict=True))
     waiting, pairs = {}, []
@@ -44,10 +45,10 @@ def swapped_pairs(n_pairs):
 
 
 def winoground(scores):
-    """Which pairs are right, by question, from scores [n_pairs, image, caption]."""
+    """Return which pairs pass each question, from scores [n_pairs, image, caption]."""
     own = scores[:, [0, 1], [0, 1]]
-    text = (own > scores[:, [0, 1], [1, 0]]).all(1)  # the same image, the other caption
-    image = (own > scores[:, [1, 0], [0, 1]]).all(1)  # the other image, the same caption
+    text = (own > scores[:, [0, 1], [1, 0]]).all(1)  # against the other caption
+    image = (own > scores[:, [1, 0], [0, 1]]).all(1)  # against the other image
     return {"text": text, "image": image, "group": text & image}
 
 

@@ -1,7 +1,7 @@
-"""Classify 200 pictures by digit, then the same pictures by colour.
+"""Classify 200 images by digit, then the same images by colour.
 
-The model inside the package was trained on captions such as "a red seven on a blue background",
-never as a classifier. Naming other labels makes it another classifier:
+The embedded model was trained on captions such as "a red seven on a blue background", not to
+classify. New labels turn it into a new classifier without training:
 
     python examples/quickstart.py
 """
@@ -20,15 +20,15 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, load_scenes
 from diffusion_classifier.pruners import StagedPruner
 
-N_SHOWN = 8  # pictures in the figure
-N_BARS = 3  # most probable classes shown of each
+N_SHOWN = 8  # images in the figure
+N_BARS = 3  # most probable classes shown per image
 
 
 def classify(clf, images, labels, truth):
-    """Probabilities of these labels, in the order of ``clf.classes_``; prints how it went."""
+    """Return the probabilities, in the order of ``clf.classes_``, and print accuracy and cost."""
     clf.fit(None, labels)
     start = time.perf_counter()
-    table = clf.errors(images)  # what costs; the rest is arithmetic on it
+    table = clf.errors(images)  # runs the network; the rest is cheap
     probabilities = clf.predict_proba(table)
     seconds = time.perf_counter() - start
     accuracy = (clf.classes_[probabilities.argmax(1)] == truth).mean()
@@ -42,7 +42,7 @@ def classify(clf, images, labels, truth):
 
 
 def draw_bars(axes, classes, probabilities, truth):
-    """The most probable classes of one image."""
+    """Draw the most probable classes of one image as bars."""
     best = probabilities.argsort()[::-1][:N_BARS]
     colors = ["#8fd19e" if classes[k] == truth else "#d0d0d0" for k in best]
     axes.barh(range(len(best)), probabilities[best], color=colors)
@@ -54,7 +54,7 @@ def draw_bars(axes, classes, probabilities, truth):
 
 
 def draw(path, images, answers):
-    """Save a grid: each image, then a panel of bars for each question asked of it."""
+    """Save a grid with each image and one panel of bars per set of labels."""
     n = min(N_SHOWN, len(images))
     n_rows, width = -(-n // 2), 1 + len(answers)
     figure, panels = plt.subplots(
@@ -79,7 +79,7 @@ def main(argv=None):
     parser.add_argument("--output", default="quickstart.png", help="figure to write")
     args = parser.parse_args(argv)
 
-    scenes = load_scenes("test", n_samples=args.n_images)  # other people's handwriting
+    scenes = load_scenes("test", n_samples=args.n_images)  # handwriting not seen in training
     by_color = [f"{color} digit" for color in COLOR_NAMES]
     clf = DiffusionClassifier(
         pruner=StagedPruner(n_draws=(8, 16), keep=(4, 2), max_draws=24), random_state=0, verbose=1

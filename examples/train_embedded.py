@@ -1,13 +1,13 @@
 """Train the embedded model: a small Stable Diffusion on scenes of handwritten digits.
 
-Three parts, as in Stable Diffusion, all from random weights:
+As in Stable Diffusion, there are three parts, all trained from random weights:
 
 1. an autoencoder (32 x 32 x 3 pixels to 8 x 8 x 4 latents),
 2. a CLIP-style tokenizer and one-layer text encoder,
 3. a UNet that predicts the noise in a latent, given the encoded caption.
 
-The result is a ``StableDiffusionPipeline`` folder; ``DiffusionClassifier(folder)`` loads it.
-About 45 minutes on 2 CPU cores. Interrupted runs continue from their checkpoint:
+The result is a ``StableDiffusionPipeline`` folder, which ``DiffusionClassifier(folder)`` loads.
+Training takes about 45 minutes on 2 CPU cores. Interrupted runs resume from their checkpoint:
 
     python examples/train_embedded.py --output my_scenes
 """
@@ -28,14 +28,14 @@ from diffusion_classifier import datasets
 from diffusion_classifier.datasets import CAPTION_WORDS, COLOR_NAMES, DIGIT_NAMES, PALETTE
 
 N_SCENES = 60_000
-FREE_COLOR_SHARE = 0.3  # scenes whose digit has any colour, so that shape is learned apart from it
+FREE_COLOR_SHARE = 0.3  # share of random colours, so that shape is learned separately from colour
 MAX_TOKENS = 16
 AUTOENCODER_STEPS = 1000
 BATCH = 96
 
 
 def make_scenes(rng):
-    """Training scenes, augmented: (images uint8, digit, color or -1, background)."""
+    """Make augmented training scenes: (images uint8, digit, color or -1, background)."""
     glyphs, digits, train, _ = datasets._handwriting()
     palette = np.array(list(PALETTE.values())) / 255.0
     n = N_SCENES
@@ -45,7 +45,7 @@ def make_scenes(rng):
         color[bad] = rng.randint(len(palette), size=bad.sum())
     background = (color + rng.randint(1, len(palette), size=n)) % len(palette)
     foreground = palette[color] + 0.04 * rng.standard_normal((n, 1))
-    # A free colour may not be the nearest relative of a colour this digit is never shown in.
+    # A free colour must not be closest to a palette colour that is held out for this digit.
     free = rng.uniform(size=n) < FREE_COLOR_SHARE
     paint = rng.uniform(size=(n, 3))
     nearest = np.linalg.norm(paint[:, None] - palette, axis=2).argmin(1)
@@ -69,7 +69,7 @@ def make_scenes(rng):
 
 
 def caption(digit, color, background, rng):
-    """One of many true, mostly partial, descriptions of a scene."""
+    """Draw one of many true, mostly incomplete, descriptions of a scene."""
     any_digit = "digit" if rng.uniform() < 0.8 else "number"
     digit, where = DIGIT_NAMES[digit], f" on a {COLOR_NAMES[background]} background"
     paint = COLOR_NAMES[color] + " " if color >= 0 else ""
@@ -80,7 +80,7 @@ def caption(digit, color, background, rng):
         (f"{paint}{any_digit}", 0.08),
         (f"{any_digit}{where}", 0.07),
         (f"{digit}{where}", 0.03),
-        (None, 0.08),  # the unconditional model
+        (None, 0.08),  # empty prompt, for the unconditional model
         strict=True,
     )
     text = forms[rng.choice(len(forms), p=odds)]
@@ -92,7 +92,7 @@ def caption(digit, color, background, rng):
 
 
 def make_tokenizer():
-    """A CLIP tokenizer that knows each word of the captions as one token, and letters."""
+    """Make a CLIP tokenizer with one token per caption word, and one per letter."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -122,7 +122,7 @@ def make_tokenizer():
 
 
 def make_networks(tokenizer):
-    """Autoencoder, text encoder and UNet with random weights: 2.9 million parameters."""
+    """Make autoencoder, text encoder and UNet with random weights: 2.9 million parameters."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -200,15 +200,15 @@ def _chunks(images, size=250):
 
 
 def learning_rate(step, steps):
-    """Warm up over 200 steps, then a cosine down to a twentieth."""
+    """Relative learning rate: 200 steps of warm-up, then cosine decay to one twentieth."""
     return min(1, (step + 1) / 200) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def train_denoiser(nets, scheduler, latents, token_table, steps, checkpoint):
-    """Predict the noise from the noisy latent and its caption; returns averaged weights.
+    """Train text encoder and UNet to predict the noise; return them with averaged weights.
 
-    ``token_table(rows)`` draws fresh captions for these rows. Time steps lean upwards
-    (t = 1000 u^0.8), where digits and colours are told apart.
+    ``token_table(rows)`` draws new captions for these rows. High timesteps are drawn more often
+    (t = 1000 u^0.8), because digits and colours differ most there.
     """
     parameters = list(nets.parameters())
     optimizer = torch.optim.AdamW(parameters, 1e-3, weight_decay=0.01, betas=(0.9, 0.99))

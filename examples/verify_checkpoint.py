@@ -1,15 +1,15 @@
-"""Check a Stable Diffusion checkpoint on this machine, and print a report to send back.
+"""Check a Stable Diffusion checkpoint on this machine, and print a report for bug reports.
 
-What was read from its configuration, the noise-prediction errors of one picture under a few
-prompts, which prompt wins and by how much, speed and memory:
+The report lists the configuration as it was read, the noise-prediction errors of one image under a
+few prompts, the winning prompt and its margin, the speed and the memory:
 
     python examples/verify_checkpoint.py stable-diffusion-v1-5/stable-diffusion-v1-5
     python examples/verify_checkpoint.py folder --image cat.jpg --labels cat,dog,horse
 
-Without --image the picture is one it draws, a red disc on white. Errors are in units of D, the
-number of elements of a latent, so that predicting no noise at all would err by 1. A trained
-network errs by less than that at every timestep, least at the high ones; means near or above 1
-say that prediction type, scaling factor or schedule were read wrongly.
+Without --image, the script draws a red disc on white. Errors are divided by D, the number of
+elements of a latent, so predicting zero noise gives an error of about 1. A trained network has
+smaller errors at every timestep, the smallest at high timesteps. Means near or above 1 indicate
+that the prediction type, scaling factor or schedule was read wrongly.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from diffusion_classifier.samplers import FixedDraws
 N_TIMESTEPS = 10
 DRAWN_LABELS = ["a red circle", "a blue square", "a photo of a cat"]  # the true one first
 PACKAGES = ("torch", "diffusers", "transformers", "numpy")
-FALLBACK_SIZE = (512, 512)  # height and width, if the configuration does not say
+FALLBACK_SIZE = (512, 512)  # height and width, if the configuration gives none
 
 
 class Report:
-    """Lines that are printed as they come, and kept."""
+    """Lines of text, printed at once and stored."""
 
     def __init__(self):
         self.lines = []
@@ -55,7 +55,7 @@ class Report:
 
 
 def red_disc(height, width):
-    """A red disc in the middle of a white picture."""
+    """Draw a red disc in the middle of a white image."""
     image = Image.new("RGB", (width, height), "white")
     radius = min(height, width) * 0.3
     box = [width / 2 - radius, height / 2 - radius, width / 2 + radius, height / 2 + radius]
@@ -76,7 +76,7 @@ def machine_facts(report):
 
 
 def checkpoint_facts(report, backend):
-    """What was read from the configuration."""
+    """Report what was read from the configuration."""
     pipeline, schedule = backend.pipeline, backend.schedule
     log_snr = schedule.log_snr
     report.title("checkpoint")
@@ -99,7 +99,7 @@ def checkpoint_facts(report, backend):
 
 
 def latent_facts(report, backend, image):
-    """Shape and scale of the image's latent; returns its number of elements."""
+    """Report the shape and scale of the image's latent; return its number of elements."""
     latent = backend.encode_images(to_tensor_batch([image]))[0]
     report.fact("latent shape", tuple(latent.shape))
     report.fact("latent of the picture", f"mean {latent.mean():.3f}, std {latent.std():.3f}")
@@ -107,7 +107,7 @@ def latent_facts(report, backend, image):
 
 
 def error_facts(report, errors, timesteps, names):
-    """Errors [prompt, timestep, draw] in units of D: mean per timestep, and gaps to the best."""
+    """Report errors / D [prompt, timestep, draw] and gaps to the best; return the best's index."""
     report.title("errors / D by timestep, mean over draws")
     per_timestep = errors.mean(2)
     short = [name[:16] for name in names]
@@ -121,7 +121,7 @@ def error_facts(report, errors, timesteps, names):
     best = means.argmin()
     for name, of_class in zip(names, errors, strict=True):
         gaps = of_class - errors[best]
-        # Draws of one timestep are compared among themselves: timesteps are fixed, noise is not.
+        # Timesteps are fixed and only the noise is random: use the variance within each timestep.
         error = math.sqrt((gaps.var(1, ddof=1) / gaps.shape[1]).sum()) / len(gaps)
         report.fact(name, f"{gaps.mean():.3e} +- {error:.1e}")
     return int(best)
@@ -147,7 +147,7 @@ def verify(report, args):
     machine_facts(report)
     clf = DiffusionClassifier(
         args.checkpoint,
-        prompts=None if args.labels else "{}",  # the drawn picture's labels are whole prompts
+        prompts=None if args.labels else "{}",  # the labels of the drawn image are whole prompts
         pruner=NoPruning(max_draws=1),
         device=args.device,
         dtype=args.dtype,
@@ -201,19 +201,19 @@ def parse(argv):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", help="diffusers folder or Hub id")
-    parser.add_argument("--image", help="picture to classify; needs --labels")
+    parser.add_argument("--image", help="image to classify; needs --labels")
     parser.add_argument(
         "--labels",
         type=lambda text: [label.strip() for label in text.split(",")],
-        help="comma-separated, the right one first",
+        help="comma-separated, the correct one first",
     )
     parser.add_argument("--draws", type=int, default=4, help="draws per timestep (10 timesteps)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--output", help="text file that gets the report too")
+    parser.add_argument("--output", help="text file to write the report to as well")
     args = parser.parse_args(argv)
     if (args.image is None) != (args.labels is None):
-        parser.error("--image and --labels go together.")
+        parser.error("give --image and --labels together.")
     if args.draws < 2:
         parser.error("--draws must be at least 2, for a standard error.")
     return args
@@ -224,7 +224,7 @@ def main(argv=None):
     report = Report()
     try:
         verify(report, args)
-    except Exception as error:  # a report of what went wrong is wanted most of all
+    except Exception as error:  # the report must include failures
         report.title(f"failed: {type(error).__name__}: {error}")
         raise
     finally:
