@@ -1,4 +1,4 @@
-"""Families of diffusers pipelines: one small adapter for each."""
+"""Families of diffusers pipelines, each with a small adapter."""
 
 from .base import ClassConditionalFamily, Family, FlowFamily, flow_time
 from .registry import FAMILIES, find_family, register_family

@@ -1,4 +1,4 @@
-"""Images through a pipeline's autoencoder."""
+"""Encoding of images with a pipeline's autoencoder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from ...utils.locks import fork_safe_lock
 from ...utils.quiet import quiet
 
-LARGE_IMAGE = 768 * 768  # pixels from which an autoencoder takes images one by one
-ENCODING = fork_safe_lock()  # threads share an autoencoder, whose dtype and slicing are changed
+LARGE_IMAGE = 768 * 768  # pixels; larger images are encoded one by one
+ENCODING = fork_safe_lock()  # encoding changes the dtype and slicing of a shared autoencoder
 
 
 @contextmanager
 def full_precision(vae: Any) -> Iterator[None]:
-    """Run a half-precision autoencoder in float32 if its configuration asks for that."""
+    """Run a half-precision autoencoder in float32 if its configuration asks for it."""
     dtype = vae.dtype
     half = dtype in (torch.float16, torch.bfloat16)
     if not (half and vae.config.get("force_upcast", False)):
@@ -34,9 +34,9 @@ def full_precision(vae: Any) -> Iterator[None]:
 
 @contextmanager
 def sliced(vae: Any, images: Tensor) -> Iterator[None]:
-    """Let the autoencoder take large images one by one, if it can, to bound its memory."""
+    """Let the autoencoder encode large images one by one, if it can, to bound its memory."""
     large = images.shape[-2] * images.shape[-1] >= LARGE_IMAGE
-    if not large or getattr(vae, "use_slicing", True):  # it is on already, or there is none
+    if not large or getattr(vae, "use_slicing", True):  # slicing is on already, or not offered
         yield
         return
     vae.enable_slicing()
@@ -47,7 +47,7 @@ def sliced(vae: Any, images: Tensor) -> Iterator[None]:
 
 
 def normalised(vae: Any, latents: Tensor) -> Tensor:
-    """Latents [B, C, h, w] shifted and scaled, by channel if so configured, as in training."""
+    """Shift and scale latents [B, C, h, w] as in training, per channel if so configured."""
     config = vae.config
     shift: Tensor | float = 0.0
     scale: Tensor | float = 1.0

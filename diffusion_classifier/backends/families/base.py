@@ -1,11 +1,11 @@
-"""What differs between families of diffusers pipelines, as one small adapter each.
+"""Base adapters for families of diffusers pipelines.
 
-Stable Diffusion, SDXL, Flux, DiT, ... share a shape: components that encode images and prompts,
-a denoiser, and a scheduler that knows how noise was added in training. A :class:`Family` says
-where these are in a pipeline; :class:`~diffusion_classifier.backends.DiffusersBackend` does the
-rest. Families have no state: the pipeline is passed to every method. The defaults here serve
-latent, variance-preserving models of one text encoder and a transformer; a new family overrides
-what it has otherwise.
+Stable Diffusion, SDXL, Flux, DiT, ... have the same structure: components that encode images and
+prompts, a denoiser, and a scheduler that knows how noise was added in training. A :class:`Family`
+says where these are in a pipeline and how to call them, and
+:class:`~diffusion_classifier.backends.DiffusersBackend` does the rest. Families have no state, so
+every method receives the pipeline. The defaults fit variance-preserving latent diffusion models
+with one text encoder and a transformer. A new family overrides what differs.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from .autoencoder import ENCODING, full_precision, normalised, sliced
 from .class_names import find_class
 
 SCHEDULER_TYPES = ("epsilon", "v_prediction", "sample")
-NO_SIGNAL = 2**-12  # alpha at which some schedulers end a schedule that should end at 0
+NO_SIGNAL = 2**-12  # last alpha of some schedulers whose schedule should end at alpha = 0
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
 class Family(ABC):
-    """Adapter for the diffusers pipelines that one code path serves.
+    """Adapter for a family of diffusers pipelines.
 
     Attributes
     ----------
     pipelines : tuple of str
         Names of the diffusers pipeline classes.
     components : tuple of str
-        Components that classification uses; no other is ever loaded.
+        Components that classification uses. No other component is loaded.
     text_encoders : tuple of str
-        Those components that only ``encode_prompts`` uses and that are large.
+        Large components that only ``encode_prompts`` uses, so that they may be freed afterwards.
     optional : tuple of str
-        Those components that a pipeline may lack.
+        Components that a pipeline may lack.
     denoiser : str
-        The component that predicts noise.
+        Name of the component that predicts the noise.
     text_conditional : bool
-        Whether prompts are text, not names of classes.
+        Whether the network reads prompts as text rather than class indices.
     unconditional_prompt : str or None
-        The prompt that stands for no condition, as guidance needs one; None if there is none.
+        The prompt for unconditional prediction; None if the network has none.
     default_template : str
-        Prompt of a label when the user gives none.
+        Template of the prompts when the user gives none.
     """
 
     pipelines: tuple[str, ...]
@@ -61,53 +61,55 @@ class Family(ABC):
     default_template: str = "a photo of a {}"
 
     def check(self, pipeline: Any) -> None:
-        """Raise ValueError if a network needs inputs that this family does not give it."""
+        """Raise InputValueError if the denoiser needs inputs that this family does not supply."""
         wanted, given = self.latent_channels(pipeline), pipeline.vae.config.latent_channels
         if wanted != given:
             raise InputValueError(
                 f"the {self.denoiser} takes {wanted} channels and the autoencoder gives {given}: "
-                "it also wants a mask, a depth map or a second image (inpainting, depth or "
+                "the model also needs a mask, a depth map or a second image (inpainting, depth or "
                 "editing models); use the text-to-image model instead."
             )
 
     def latent_channels(self, pipeline: Any) -> int:
-        """Channels of the latents that the denoiser reads."""
+        """Return the number of latent channels that the denoiser reads."""
         return getattr(pipeline, self.denoiser).config.in_channels
 
     def learned_variance(self, pipeline: Any) -> bool:
-        """Whether the denoiser also predicts where a reverse step's variance is in its range."""
+        """Whether the denoiser also predicts the interpolation coefficient of the variance."""
         if pipeline.scheduler.config.get("variance_type") == "learned":
-            return False  # the variance itself (its logarithm), of another bound
+            return False  # the denoiser predicts the log-variance itself, not a coefficient
         channels = getattr(pipeline, self.denoiser).config.get("out_channels")
         return channels == 2 * self.latent_channels(pipeline)
 
     @abstractmethod
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        """Conditions of a few prompts, padded as the pipeline pads them."""
+        """Encode a few prompts, padded as the pipeline pads them."""
 
-    @abstractmethod
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """The denoiser's output, a target of :mod:`diffusion_classifier.noise.prediction`.
+        """Run the denoiser on noised latents [R, ...], timesteps [R] and R conditions.
 
-        Channels beyond those of ``z`` are a learned variance.
+        The output is the target of ``prediction_type`` in
+        :mod:`diffusion_classifier.noise.prediction`. Channels beyond those of ``z`` are a learned
+        variance.
         """
+        return call_denoiser(getattr(pipeline, self.denoiser), z, t, condition.tensors)
 
     def prediction_type(self, pipeline: Any) -> str:
-        """What the denoiser was trained to predict, from the scheduler's configuration."""
+        """Read from the scheduler's configuration what the denoiser was trained to predict."""
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
         if kind not in SCHEDULER_TYPES:
             raise InputValueError(
                 f"prediction_type={kind!r} of {type(pipeline.scheduler).__name__} is not yet "
-                f"supported for {type(pipeline).__name__}, only {', '.join(SCHEDULER_TYPES)}."
+                f"supported for {type(pipeline).__name__}; use one of {', '.join(SCHEDULER_TYPES)}."
             )
         return kind
 
     def schedule(self, pipeline: Any) -> NoiseSchedule:
-        """The noise levels of training, which do not depend on the scheduler's class."""
+        """Return the noise schedule of training, which any scheduler class gives alike."""
         return NoiseSchedule.from_alphas_cumprod(alphas_cumprod(pipeline.scheduler))
 
     def image_size(self, pipeline: Any) -> tuple[int, int] | None:
-        """Height and width of training images; None if the configuration does not say."""
+        """Return height and width of training images; None if the configuration does not say."""
         size = getattr(pipeline, self.denoiser).config.sample_size
         if size is None:
             return None
@@ -116,24 +118,24 @@ class Family(ABC):
         return height * factor, width * factor
 
     def downsampling(self, pipeline: Any) -> int:
-        """Pixels of an image to one of its latent, along a side."""
+        """Return the side of an image divided by the side of its latent."""
         return pipeline.vae_scale_factor
 
     def patch_size(self, pipeline: Any) -> int:
-        """Latent pixels that the denoiser reads as one, along a side."""
+        """Return the side, in latent pixels, of the denoiser's patches."""
         return getattr(pipeline, self.denoiser).config.get("patch_size", 1)
 
     def check_sides(self, pipeline: Any, images: Tensor) -> None:
-        """Raise ValueError if an image cannot be cut into whole patches of latents."""
+        """Raise InputValueError if the latents of images do not divide into whole patches."""
         factor = self.downsampling(pipeline) * self.patch_size(pipeline)
         if any(side % factor for side in images.shape[-2:]):
             raise InputValueError(
                 f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but this model "
-                f"needs sides divisible by {factor}: set image_size to multiples of it."
+                f"needs sides divisible by {factor}; set image_size to multiples of {factor}."
             )
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
-        """Mode of the autoencoder's posterior, scaled as in training; float32."""
+        """Return the mode of the autoencoder's posterior, scaled as in training, in float32."""
         self.check_sides(pipeline, images)
         vae = pipeline.vae
         with ENCODING, full_precision(vae), sliced(vae, images):
@@ -141,14 +143,14 @@ class Family(ABC):
         return normalised(vae, latents.float())
 
     def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
-        """Latents that the autoencoder finds most probable."""
+        """Return the latents of highest posterior density, before scaling."""
         encoded = vae.encode(images)
-        # a deep-compression autoencoder has no posterior
+        # a deep-compression autoencoder is deterministic and has no posterior
         return encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
 
 
 class ClassConditionalFamily(Family):
-    """Adapter for networks that read the index of a class; a prompt is its name or index."""
+    """Adapter for networks that read a class index. A prompt is the name or index of a class."""
 
     text_encoders = ()
     text_conditional = False
@@ -157,14 +159,14 @@ class ClassConditionalFamily(Family):
 
     @abstractmethod
     def n_classes(self, pipeline: Any) -> int:
-        """How many classes the network knows."""
+        """Return the number of classes that the network was trained on."""
 
     def class_names(self, pipeline: Any) -> dict[str, set[int]]:
-        """The classes that go by each name; empty if only indices are known."""
+        """Map each name to the indices of its classes; empty if classes have no names."""
         return {}
 
     def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
-        """Index of the class that a prompt stands for."""
+        """Return the index of the class that a prompt names."""
         return find_class(prompt, names, self.n_classes(pipeline))
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
@@ -176,8 +178,8 @@ class ClassConditionalFamily(Family):
 class FlowFamily(Family):
     """Adapter for networks trained by rectified flow (Liu et al., arXiv 2209.03003).
 
-    Schedulers shift the grid of timesteps on which images are sampled; the forward process of
-    training knows no such shift: its noise level is the time itself.
+    Schedulers shift the grid of timesteps for sampling. The forward process in training has no
+    such shift: its noise level is the time itself.
     """
 
     def prediction_type(self, pipeline: Any) -> str:
@@ -190,29 +192,43 @@ class FlowFamily(Family):
         return NoiseSchedule.flow(self.n_timesteps(pipeline))
 
     def n_timesteps(self, pipeline: Any) -> int:
-        """How many the time between image and noise is cut into."""
+        """Return T, the number of timesteps between image and noise."""
         return pipeline.scheduler.config.num_train_timesteps
 
 
+def call_denoiser(
+    network: Any, z: Tensor, time: Tensor, tensors: dict[str, Tensor], **options: Any
+) -> Tensor:
+    """Call a denoiser on latents ``z``, cast to its dtype, and return its output.
+
+    ``time`` is passed as ``timestep``, ``tensors`` and ``options`` as further keyword arguments.
+    """
+    z = z.to(network.dtype)
+    return network(z, timestep=time, **tensors, **options, return_dict=False)[0]
+
+
 def flow_time(t: Tensor) -> Tensor:
-    """What flow networks take for integer timesteps ``t``: ``sigma * T`` of the schedule."""
+    """Convert integer timesteps to the time ``sigma * T`` that flow networks read."""
     return t + 0.5
 
 
 def alphas_cumprod(scheduler: Any) -> Tensor:
-    """``alpha^2`` of a variance-preserving scheduler of any class, float64, of shape (T,).
+    """Return ``alpha^2`` of a variance-preserving scheduler of any class, float64, [T].
 
-    With ``rescale_betas_zero_snr`` the last is 0 (Lin et al., arXiv 2305.08891). Some schedulers
-    stop just short of it, for their own arithmetic, and some do not know the option.
+    With ``rescale_betas_zero_snr`` the last value is 0 (Lin et al., arXiv 2305.08891), although
+    some schedulers stop just above 0 to avoid a division by zero, and some ignore the option.
     """
     if getattr(scheduler, "alphas_cumprod", None) is None:
         name = type(scheduler).__name__
         advice = (
-            "exchange it: "
+            "replace it: "
             "pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)."
         )
-        if name.startswith("FlowMatch"):  # there is more to change than the scheduler
-            advice = "this network was trained otherwise; wrap it with a FunctionBackend."
+        if name.startswith("FlowMatch"):  # another scheduler would not help
+            advice = (
+                "this network was trained by flow matching, unlike others of its pipeline class; "
+                "wrap it with a FunctionBackend."
+            )
         raise InputValueError(
             f"{name} does not say how noise was added in training (it has no alphas_cumprod); "
             f"{advice}"

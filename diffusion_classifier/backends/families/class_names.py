@@ -1,4 +1,4 @@
-"""From the name or index of a class to the index that the network reads."""
+"""Look up classes by name or index."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ from ...errors import InputValueError
 
 
 def find_class(prompt: str, names: dict[str, set[int]], n_classes: int) -> int:
-    """Index of the class that goes by a name, by several (comma-separated), or by its index.
+    """Return the index of the class that a prompt names.
 
-    Upper and lower case are told apart only if that helps.
+    Parameters
+    ----------
+    prompt : str
+        A name, several comma-separated names of the same class, or an index. Case is ignored
+        unless a name has exactly this spelling.
+    names : dict of str to set of int
+        Indices of the classes of each name.
+    n_classes : int
+
+    Returns
+    -------
+    int
 
     Raises
     ------
-    ValueError
-        If there is no such class or several.
+    InputValueError
+        If no class or more than one class matches.
 
     Examples
     --------
@@ -43,21 +54,20 @@ with prompts={'crane': '1'}.
     indices = f"an index from 0 to {n_classes - 1}"
     if not names:
         raise InputValueError(
-            f"{prompt!r} is no class of this model, which knows classes by number only: give "
-            f"{indices}, or say which is which with prompts={{label: index}}, the index as a "
-            "string."
+            f"{prompt!r} is not a class of this model, which knows classes by number only: give "
+            f"{indices}, or set prompts={{label: index}} with each index as a string."
         )
     lower = {name.lower(): name for name in names}
     close = [lower[name] for name in get_close_matches(prompt.lower(), lower)]
     meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise InputValueError(
-        f"{prompt!r} is no class of this model, which reads names of classes and not sentences: "
-        f"give one of its names or {indices}, or prompts={{label: name}}.{meant}"
+        f"{prompt!r} is not a class of this model, which reads class names and not sentences: "
+        f"give one of its names or {indices}, or set prompts={{label: name}}.{meant}"
     )
 
 
 def _classes_called(name: str, names: dict[str, set[int]]) -> set[int]:
-    """Classes of this name, in this spelling or else in any upper or lower case."""
+    """Return the classes of exactly this name or, if there are none, of this name in any case."""
     if name in names:
         return names[name]
     same = [indices for other, indices in names.items() if other.lower() == name.lower()]

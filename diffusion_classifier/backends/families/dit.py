@@ -1,10 +1,10 @@
-"""Diffusion transformers that attend to text, if any, from the side: DiT, PixArt, Sana, and more.
+"""Diffusion transformers with cross-attention to text or with class labels: DiT, PixArt, Sana, ...
 
-DiT (Peebles and Xie, ICCV 2023, arXiv 2212.09748) knows the classes of ImageNet and reads no text.
-PixArt-alpha and -sigma (arXiv 2310.00426, 2403.04692) attend to a T5 encoder's hidden states, and
-Sana (arXiv 2410.10629) to those of a small language model, on latents 32 times smaller than the
-image. DiT, PixArt and HunyuanDiT (arXiv 2405.08748) also output the variance of a reverse step,
-which ``loss="vlb"`` uses. Lumina-Image 2.0 is in arXiv 2503.21758.
+DiT (Peebles and Xie, ICCV 2023, arXiv 2212.09748) is conditioned on ImageNet classes and reads no
+text. PixArt-alpha and -sigma (arXiv 2310.00426, 2403.04692) attend to the hidden states of a T5
+encoder. Sana (arXiv 2410.10629) attends to those of a small language model, and the sides of its
+latents are 32 times smaller than the image's. DiT, PixArt and HunyuanDiT (arXiv 2405.08748) also
+predict the reverse-step variance, which ``loss="vlb"`` uses. Lumina-Image 2.0: arXiv 2503.21758.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from .base import (
     ClassConditionalFamily,
     Family,
     FlowFamily,
+    call_denoiser,
     flow_time,
 )
 from .text import encode_text, most_tokens, warn_truncated
 
 
 class DiT(ClassConditionalFamily):
-    """DiT; a label is a name of a class, as in ``pipeline.labels``, or its index.
+    """DiT. A label is the name of a class, as in ``pipeline.labels``, or its index.
 
-    The prompt ``""`` is the class of no class, with which guidance was trained.
+    The prompt ``""`` selects the null class, with which the network was trained for guidance.
     """
 
     pipelines = ("DiTPipeline",)
@@ -44,8 +45,8 @@ class DiT(ClassConditionalFamily):
         super().check_sides(pipeline, images)
         if images.shape[-2] != images.shape[-1]:
             raise InputValueError(
-                f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but DiT takes square "
-                "ones only: give image_size as one number."
+                f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but DiT takes only "
+                "square ones; set image_size to one number."
             )
 
     def n_classes(self, pipeline: Any) -> int:
@@ -53,7 +54,7 @@ class DiT(ClassConditionalFamily):
 
     def class_names(self, pipeline: Any) -> dict[str, set[int]]:
         id2label = pipeline.config.get("id2label")
-        if id2label is None:  # made in memory: names that two classes share are lost
+        if id2label is None:  # made in memory, so a name keeps only one of its classes
             return {name: {index} for name, index in pipeline.labels.items()}
         names: dict[str, set[int]] = {}
         for index, synonyms in id2label.items():
@@ -66,17 +67,12 @@ class DiT(ClassConditionalFamily):
             return self.n_classes(pipeline)
         return super().class_index(pipeline, prompt, names)
 
-    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
-        z = z.to(transformer.dtype)
-        return transformer(z, timestep=t, **condition.tensors, return_dict=False)[0]
-
 
 class PixArt(Family):
     """PixArt-alpha and PixArt-sigma.
 
-    Prompts are lower-cased and stripped, as always in these pipelines. Their clean-up of captions
-    from the web is left out: it depends on what else is installed.
+    The pipelines lower-case and strip prompts. We skip their cleaning of web captions, as it
+    depends on which optional packages are installed.
     """
 
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
@@ -86,17 +82,11 @@ class PixArt(Family):
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
-        z = z.to(transformer.dtype)
-        return transformer(
-            z,
-            timestep=t,
-            added_cond_kwargs=self.sizes(pipeline, z),
-            **condition.tensors,
-            return_dict=False,
-        )[0]
+        sizes = self.sizes(pipeline, z.to(transformer.dtype))
+        return call_denoiser(transformer, z, t, condition.tensors, added_cond_kwargs=sizes)
 
     def sizes(self, pipeline: Any, z: Tensor) -> dict[str, Tensor | None]:
-        """Size and shape of the images, which alpha reads at 1024 pixels."""
+        """Return size and aspect ratio of the images, which PixArt-alpha reads at 1024 pixels."""
         if not pipeline.transformer.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * pipeline.vae_scale_factor for side in z.shape[-2:])
@@ -109,8 +99,8 @@ class PixArt(Family):
 class Sana(FlowFamily):
     """Sana.
 
-    Prompts go without the instruction by which the pipeline has its language model embellish
-    them: classes are to differ by their own words only.
+    Prompts are encoded without the pipeline's instruction to its language model to embellish
+    them, so that classes differ only by their own words.
     """
 
     pipelines = ("SanaPipeline",)
@@ -119,14 +109,12 @@ class Sana(FlowFamily):
         return encode_masked_text(pipeline, prompts, complex_human_instruction=None)
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
-        z = z.to(transformer.dtype)
-        time = flow_time(t) * transformer.config.timestep_scale
-        return transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+        time = flow_time(t) * pipeline.transformer.config.timestep_scale
+        return super().forward(pipeline, z, time, condition)
 
 
 class Lumina2(FlowFamily):
-    """Lumina-Image 2.0, whose time runs from noise to image: it predicts ``x - eps`` at 1 - t."""
+    """Lumina-Image 2.0. Its time 1 - t runs from noise to image, and it predicts ``x - eps``."""
 
     pipelines = ("Lumina2Pipeline",)
 
@@ -134,7 +122,7 @@ class Lumina2(FlowFamily):
         preface = len(pipeline.tokenizer(f"{pipeline.system_prompt} <Prompt Start> ").input_ids)
         condition = encode_masked_text(pipeline, prompts, spent=preface)
         empty = [row for row, prompt in enumerate(prompts) if not prompt]
-        if empty:  # no text is no preface either, as guidance has it
+        if empty:  # an empty prompt gets no preface, as in training for guidance
             *_, states, mask = encode_text(pipeline, [""], do_classifier_free_guidance=True)
             condition.tensors["encoder_hidden_states"][empty] = states.to(
                 pipeline.transformer.dtype
@@ -143,20 +131,18 @@ class Lumina2(FlowFamily):
         return condition
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
         time = 1 - flow_time(t) / self.n_timesteps(pipeline)
-        z = z.to(transformer.dtype)
-        return -transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+        return -super().forward(pipeline, z, time, condition)
 
 
 class HunyuanDiT(Family):
-    """HunyuanDiT, which reads two text encoders, the image's size and positions as rotations."""
+    """HunyuanDiT, which uses two text encoders, the image's size and rotary positions."""
 
     pipelines = ("HunyuanDiTPipeline",)
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
     text_encoders = TWO_ENCODERS
-    max_tokens = (77, 256)  # written into __call__
-    base_size = 64  # side of the latents to which positions are scaled, in __call__ too
+    max_tokens = (77, 256)  # of the two encoders; constants of __call__
+    base_size = 64  # side of the latents to which positions are scaled; a constant of __call__
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer_2, prompts, self.max_tokens[1])
@@ -180,24 +166,24 @@ class HunyuanDiT(Family):
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
-        z = z.to(transformer.dtype)
         size = [side * pipeline.vae_scale_factor for side in z.shape[-2:]]
-        sizes = z.new_tensor([*size, *size, 0, 0])  # original and target size, crop
-        return transformer(
+        # original size, target size, crop
+        sizes = torch.tensor([*size, *size, 0, 0], device=z.device, dtype=transformer.dtype)
+        return call_denoiser(
+            transformer,
             z,
-            t.to(z.dtype),
-            **condition.tensors,
+            t.to(transformer.dtype),
+            condition.tensors,
             image_meta_size=sizes.repeat(len(z), 1),
             style=torch.zeros_like(t),
             image_rotary_emb=self.positions(pipeline, z),
-            return_dict=False,
-        )[0]
+        )
 
     def learned_variance(self, pipeline: Any) -> bool:
         return bool(pipeline.transformer.config.learn_sigma)
 
     def positions(self, pipeline: Any, z: Tensor) -> Any:
-        """Rotary embedding of the grid of patches, as ``__call__`` makes it."""
+        """Compute the rotary embedding of the patch grid as ``__call__`` does."""
         from diffusers.models.embeddings import get_2d_rotary_pos_embed
         from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import (
             get_resize_crop_region_for_grid,
@@ -213,7 +199,7 @@ class HunyuanDiT(Family):
 def encode_masked_text(
     pipeline: Any, prompts: list[str], spent: int = 0, **options: Any
 ) -> Conditioning:
-    """Hidden states and the mask of tokens that are not padding; ``spent`` go on a preface."""
+    """Encode prompts as hidden states and a mask of padding; a preface takes ``spent`` tokens."""
     warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
     states, mask, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False, **options)
     return Conditioning(

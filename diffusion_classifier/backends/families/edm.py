@@ -1,15 +1,18 @@
-r"""Networks with the preconditioning of Karras et al., "Elucidating the Design Space of
-Diffusion-Based Generative Models" (EDM), NeurIPS 2022, arXiv 2206.00364.
+r"""Networks with the preconditioning of EDM.
 
-They are trained on ``x + s eps`` with noise levels s up to 80, and denoise it as
+Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022
+(arXiv 2206.00364). The network F is trained to denoise ``x + s eps``, with noise levels s up to 80,
+as
 
     D = c_skip (x + s eps) + c_out F(c_in (x + s eps), log(s) / 4),
 
-with ``c_in = 1 / sqrt(s^2 + d^2)``, ``c_out = s d c_in``, ``c_skip = (d c_in)^2``, d being the
-deviation of the data. That is one more variance-preserving model, of ``x / d``: with
-``alpha = d c_in`` and ``sigma = s c_in``, what F reads is ``z = alpha x / d + sigma eps``, and what
-it is trained to give is ``sigma x / d - alpha eps``, minus the velocity. So nothing has to be
-subtracted that half precision could not resolve: latents are divided by d, and the sign is turned.
+where d is the standard deviation of the data, ``c_in = 1 / sqrt(s^2 + d^2)``,
+``c_out = s d c_in`` and ``c_skip = (d c_in)^2``.
+
+This is a variance-preserving model of ``x / d``: with ``alpha = d c_in`` and ``sigma = s c_in``, F
+reads ``z = alpha x / d + sigma eps`` and predicts ``sigma x / d - alpha eps``, minus the velocity.
+We therefore divide latents by d and flip the sign of the output. Recovering D instead would take
+a difference that half precision cannot resolve.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from ...noise.schedule import NoiseSchedule, karras_sigmas
 from ..base import Conditioning
 from .base import Family, FlowFamily
 
-SIGNS = {"epsilon": -1, "v_prediction": 1}  # of the velocity in F, as EDM schedulers call it
+SIGNS = {"epsilon": -1, "v_prediction": 1}  # of the velocity in F, by EDM prediction type
 
 
 class Preconditioned:
-    """A family whose pipeline has an EDM scheduler: all else is as in the family itself.
+    """Wrapper of a family for pipelines with an EDM scheduler.
 
-    The scheduler is read here once, so that it may be exchanged to sample images.
+    All that does not depend on the preconditioning is delegated to the family. The scheduler is
+    read once, here, so that users may replace it to sample images.
     """
 
     def __init__(self, family: Family, scheduler: Any) -> None:
@@ -39,7 +43,7 @@ class Preconditioned:
         config, name = scheduler.config, type(scheduler).__name__
         if config.prediction_type not in SIGNS:
             raise InputValueError(
-                f"prediction_type={config.prediction_type!r} of {name} is not known, only "
+                f"prediction_type={config.prediction_type!r} of {name} is not known; use one of "
                 f"{', '.join(SIGNS)}."
             )
         self.sign = SIGNS[config.prediction_type]
@@ -51,7 +55,7 @@ class Preconditioned:
             self.sigmas = karras_sigmas(n, low, high, config.rho)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "family":  # not there yet while it is copied
+        if name == "family":  # not yet set while an instance is being copied
             raise AttributeError(name)
         return getattr(self.family, name)
 
@@ -62,7 +66,7 @@ class Preconditioned:
         return False
 
     def schedule(self, pipeline: Any) -> NoiseSchedule:
-        """Noise levels of the scheduler's grid, from the smallest on."""
+        """Return the schedule of the scheduler's noise levels, in increasing order."""
         return NoiseSchedule.from_sigmas(self.sigmas, self.deviation)
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
@@ -74,7 +78,7 @@ class Preconditioned:
 
 
 def preconditioned(family: Family, pipeline: Any) -> Any:
-    """The family, as a preconditioned one if the pipeline's scheduler says so."""
+    """Wrap a family as Preconditioned if the pipeline has an EDM scheduler."""
     if isinstance(family, FlowFamily) or not type(pipeline.scheduler).__name__.startswith("EDM"):
         return family
     return Preconditioned(family, pipeline.scheduler)

@@ -1,12 +1,13 @@
 """Multimodal diffusion transformers trained by flow matching: Stable Diffusion 3, Flux, and more.
 
 Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", ICML 2024
-(arXiv 2403.03206). The transformer attends to text and image together and predicts the velocity
-``eps - x``; its time is the noise level ``sigma`` times the number of timesteps.
+(arXiv 2403.03206). The transformer attends to text and image tokens jointly and predicts the
+velocity ``eps - x``. Its time is the noise level ``sigma`` times the number of timesteps.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from inspect import signature
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import Tensor
 
 from ...errors import InputValueError
 from ..base import Conditioning
-from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, flow_time
+from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
 from .text import encode_text, most_tokens, warn_truncated
 
 
 class StableDiffusion3(FlowFamily):
-    """Stable Diffusion 3 and 3.5; the T5 encoder may be left out, as in the pipeline."""
+    """Stable Diffusion 3 and 3.5. The pipeline may lack the T5 encoder."""
 
     pipelines = ("StableDiffusion3Pipeline",)
     text_encoders = (*TWO_ENCODERS, "text_encoder_3")
@@ -37,40 +38,24 @@ class StableDiffusion3(FlowFamily):
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         if pipeline.text_encoder_3 is None:
             warn_truncated(pipeline.tokenizer, prompts)
-        else:  # what CLIP has no room for, T5 still reads
+        else:  # T5 reads prompts that are too long for CLIP
             warn_truncated(pipeline.tokenizer_3, prompts, most_tokens(pipeline))
         embeddings, _, pooled, _ = encode_text(
             pipeline, prompts, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False
         )
-        dtype = pipeline.transformer.dtype
-        return Conditioning(
-            encoder_hidden_states=embeddings.to(dtype), pooled_projections=pooled.to(dtype)
-        )
+        return text_and_pooled(pipeline, embeddings, pooled)
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
-        return transformer(
-            z.to(transformer.dtype),
-            timestep=flow_time(t),
-            **condition.tensors,
-            return_dict=False,
-        )[0]
+        return super().forward(pipeline, z, flow_time(t), condition)
 
 
-class Flux(FlowFamily):
-    """FLUX.1, dev and schnell.
+class PackedFlowFamily(FlowFamily):
+    """Adapter for flow transformers that read a latent as a sequence of 2 x 2 patches.
 
-    Dev was distilled to imitate a given strength of guidance. It is told 1, at which guidance
-    changes nothing: errors are to be those of the plain conditional prediction, and with more
-    guidance a prediction is no longer the mean of the noise.
+    Some were distilled to imitate guidance of a given scale. We pass 1, at which guidance has no
+    effect, because errors must be those of the plain conditional prediction: under stronger
+    guidance, the prediction is no longer the expected noise.
     """
-
-    pipelines = ("FluxPipeline",)
-    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
-    text_encoders = TWO_ENCODERS
-
-    def latent_channels(self, pipeline: Any) -> int:
-        return pipeline.transformer.config.in_channels // 4
 
     def patch_size(self, pipeline: Any) -> int:
         return 2
@@ -79,30 +64,47 @@ class Flux(FlowFamily):
         side = pipeline.default_sample_size * pipeline.vae_scale_factor
         return side, side
 
-    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        warn_truncated(pipeline.tokenizer_2, prompts, most_tokens(pipeline))
-        embeddings, pooled, _ = encode_text(pipeline, prompts)
-        dtype = pipeline.transformer.dtype
-        return Conditioning(
-            encoder_hidden_states=embeddings.to(dtype), pooled_projections=pooled.to(dtype)
-        )
+    @abstractmethod
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        """Return the transformer's arguments that give the positions of patches and tokens."""
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
         n, _, height, width = z.shape
-        like = {"device": z.device, "dtype": transformer.dtype}
-        grid = pipeline._prepare_latent_image_ids(n, height // 2, width // 2, **like)
-        guidance = torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None
-        packed = transformer(
-            hidden_states=pack(z.to(transformer.dtype)),
-            timestep=flow_time(t) / self.n_timesteps(pipeline),
-            guidance=guidance,
-            img_ids=grid,
-            txt_ids=torch.zeros(condition["encoder_hidden_states"].shape[1], 3, **like),
-            **condition.tensors,
-            return_dict=False,
-        )[0]
+        packed = call_denoiser(
+            transformer,
+            pack(z),
+            flow_time(t) / self.n_timesteps(pipeline),
+            condition.tensors,
+            guidance=torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None,
+            **self.positions(pipeline, z, condition),
+        )
         return unpack(packed, height, width)
+
+
+class Flux(PackedFlowFamily):
+    """FLUX.1 dev, which was distilled to imitate guidance, and FLUX.1 schnell."""
+
+    pipelines = ("FluxPipeline",)
+    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
+    text_encoders = TWO_ENCODERS
+
+    def latent_channels(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.in_channels // 4
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer_2, prompts, most_tokens(pipeline))
+        embeddings, pooled, _ = encode_text(pipeline, prompts)
+        return text_and_pooled(pipeline, embeddings, pooled)
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        n, _, height, width = z.shape
+        n_tokens = condition["encoder_hidden_states"].shape[1]
+        like = {"device": z.device, "dtype": pipeline.transformer.dtype}
+        return {
+            "img_ids": pipeline._prepare_latent_image_ids(n, height // 2, width // 2, **like),
+            "txt_ids": torch.zeros(n_tokens, 3, **like),
+        }
 
 
 class AuraFlow(FlowFamily):
@@ -120,14 +122,12 @@ class AuraFlow(FlowFamily):
         return Conditioning(encoder_hidden_states=embeddings.to(pipeline.transformer.dtype))
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
-        z = z.to(transformer.dtype)
-        time = (flow_time(t) / self.n_timesteps(pipeline)).to(z.dtype)
-        return transformer(z, timestep=time, **condition.tensors, return_dict=False)[0]
+        time = flow_time(t) / self.n_timesteps(pipeline)
+        return super().forward(pipeline, z, time.to(pipeline.transformer.dtype), condition)
 
 
-class QwenImage(FlowFamily):
-    """Qwen-Image; a guidance that it may have been distilled to imitate is 1, as for Flux."""
+class QwenImage(PackedFlowFamily):
+    """Qwen-Image."""
 
     pipelines = ("QwenImagePipeline",)
     max_tokens = 512  # the default of __call__
@@ -140,16 +140,9 @@ class QwenImage(FlowFamily):
                 f"{latent}; use the text-to-image model."
             )
 
-    def patch_size(self, pipeline: Any) -> int:
-        return 2
-
-    def image_size(self, pipeline: Any) -> tuple[int, int]:
-        side = pipeline.default_sample_size * pipeline.vae_scale_factor
-        return side, side
-
     def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
-        film = images.unsqueeze(2)  # of one frame
-        return vae.encode(film).latent_dist.mode()[:, :, 0]
+        video = images.unsqueeze(2)  # of one frame
+        return vae.encode(video).latent_dist.mode()[:, :, 0]
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, self.max_tokens)
@@ -161,23 +154,21 @@ class QwenImage(FlowFamily):
             encoder_hidden_states_mask=mask,
         )
 
-    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
         n, _, height, width = z.shape
-        guidance = torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None
-        packed = transformer(
-            hidden_states=pack(z.to(transformer.dtype)),
-            timestep=flow_time(t) / self.n_timesteps(pipeline),
-            guidance=guidance,
-            img_shapes=[[(1, height // 2, width // 2)]] * n,
-            **condition.tensors,
-            return_dict=False,
-        )[0]
-        return unpack(packed, height, width)
+        return {"img_shapes": [[(1, height // 2, width // 2)]] * n}
+
+
+def text_and_pooled(pipeline: Any, embeddings: Tensor, pooled: Tensor) -> Conditioning:
+    """Make a Conditioning of token and pooled embeddings in the transformer's dtype."""
+    dtype = pipeline.transformer.dtype
+    return Conditioning(
+        encoder_hidden_states=embeddings.to(dtype), pooled_projections=pooled.to(dtype)
+    )
 
 
 def pack(z: Tensor) -> Tensor:
-    """Latents [R, C, H, W] as a sequence [R, H/2 * W/2, 4 C] of patches of 2 x 2.
+    """Rearrange latents [R, C, H, W] as a sequence [R, H/2 * W/2, 4 C] of 2 x 2 patches.
 
     Examples
     --------
@@ -192,6 +183,6 @@ def pack(z: Tensor) -> Tensor:
 
 
 def unpack(sequence: Tensor, height: int, width: int) -> Tensor:
-    """Undo ``pack``: latents [R, C, height, width]."""
+    """Undo ``pack`` and return latents [R, C, height, width]."""
     patches = sequence.unflatten(2, (-1, 2, 2)).unflatten(1, (height // 2, width // 2))
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)

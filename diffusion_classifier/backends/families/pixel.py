@@ -1,8 +1,8 @@
-"""Diffusion of the pixels themselves: class-conditional UNets (DDPM) and DeepFloyd IF.
+"""Pixel-space diffusion: class-conditional UNets (DDPM) and DeepFloyd IF.
 
 Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020 (arXiv 2006.11239). There is no
-autoencoder: the latent is the image, in [-1, 1]. DeepFloyd IF's first stage follows Imagen
-(Saharia et al., arXiv 2205.11487): 64 x 64 pixels, text from T5, learned variance.
+autoencoder: the latent is the image itself, in [-1, 1]. The first stage of DeepFloyd IF follows
+Imagen (Saharia et al., arXiv 2205.11487): 64 x 64 pixels, a T5 text encoder, a learned variance.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..base import Conditioning
 from .base import ClassConditionalFamily, Family
 from .text import encode_text, warn_truncated
 
-GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow weighs them
+GREY = (0.299, 0.587, 0.114)  # Pillow's weights of red, green and blue
 
 
 class PixelFamily(Family):
-    """Adapter for UNets whose latents are the images."""
+    """Adapter for UNets that denoise images directly, so that the latents are the images."""
 
     denoiser = "unet"
 
@@ -28,15 +28,15 @@ class PixelFamily(Family):
         return 1
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
-        """The images themselves, float32, on the device."""
+        """Return the images themselves, in float32, on the pipeline's device."""
         self.check_sides(pipeline, images)
         return images.to(pipeline._execution_device).float()
 
 
 class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
-    """A ``UNet2DModel`` trained with class labels, and its scheduler; a label is an index.
+    """A ``UNet2DModel`` trained with class labels. A label is the index of a class.
 
-    With one channel it sees images in grey.
+    A UNet with one channel reads images converted to grey.
     """
 
     pipelines = ("DDPMPipeline", "DDIMPipeline")
@@ -46,19 +46,19 @@ class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
         config = pipeline.unet.config
         if config.num_class_embeds is None or config.class_embed_type is not None:
             raise InputValueError(
-                "the UNet does not read the index of a class (num_class_embeds="
+                "the UNet does not read a class index (num_class_embeds="
                 f"{config.num_class_embeds}, class_embed_type={config.class_embed_type!r}), so it "
                 "cannot tell classes apart; use a class-conditional model, or wrap yours with a "
                 "FunctionBackend."
             )
         if config.in_channels not in (1, 3):
             raise InputValueError(
-                f"the UNet takes {config.in_channels} channels, not pictures of 1 (grey) or 3; "
-                "wrap it with a FunctionBackend."
+                f"the UNet takes {config.in_channels} channels, not 1 (grey) or 3 (colour); wrap "
+                "it with a FunctionBackend."
             )
 
     def patch_size(self, pipeline: Any) -> int:
-        """Each block but the last halves the sides, and they must come back the same."""
+        """Return the factor by which sides must divide: every block but the last halves them."""
         return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
     def n_classes(self, pipeline: Any) -> int:
@@ -71,35 +71,27 @@ class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
         weights = images.new_tensor(GREY).view(1, 3, 1, 1)
         return (images * weights).sum(1, keepdim=True)
 
-    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        unet = pipeline.unet
-        return unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]
-
 
 class DeepFloydIF(PixelFamily):
     """The first stage of DeepFloyd IF.
 
-    Prompts are lower-cased and stripped, as always in this pipeline. Its clean-up of captions
-    from the web is left out: it depends on what else is installed.
+    The pipeline lower-cases and strips prompts. We skip its cleaning of web captions, as it
+    depends on which optional packages are installed.
     """
 
     pipelines = ("IFPipeline",)
     components = ("text_encoder", "tokenizer", "unet", "scheduler")
-    max_tokens = 77  # written into encode_prompt
+    max_tokens = 77  # a constant of encode_prompt
 
     def check(self, pipeline: Any) -> None:
         channels = pipeline.unet.config.in_channels
         if channels != 3:
             raise InputValueError(
-                f"the UNet takes {channels} channels, not an image's 3: later stages of DeepFloyd "
-                "IF also want a smaller image; use stage I."
+                f"the UNet takes {channels} channels, not the 3 of an image: later stages of "
+                "DeepFloyd IF also read a smaller image; use stage I."
             )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, self.max_tokens)
         states, _ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
         return Conditioning(encoder_hidden_states=states.to(pipeline.unet.dtype))
-
-    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        unet = pipeline.unet
-        return unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]

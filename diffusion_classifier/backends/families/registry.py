@@ -1,6 +1,7 @@
-"""All families of diffusers pipelines: a new one is a class and a line here.
+"""Registry of the families of diffusers pipelines.
 
-Or, from outside the package, a class and a call of :func:`register_family`; see docs/adapters.md.
+To add a family, write a class and list an instance in ``FAMILIES``. From outside the package, pass
+the instance to :func:`register_family`; see docs/adapters.md.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ FAMILIES: list[Family] = [
 
 
 def register_family(family: Family) -> None:
-    """Have pipelines of a new family loaded, or those of a known one served otherwise.
+    """Register a new family of pipelines, or replace the adapter of known pipelines.
 
-    For this process: workers of scikit-learn's ``n_jobs`` must register it for themselves. The
-    latest registered comes first.
+    The family registered last takes precedence. Registration holds for this process only:
+    workers of scikit-learn's ``n_jobs`` must register the family themselves.
 
     Parameters
     ----------
     family : Family
-        An instance of an adapter of your own.
+        An instance of your own adapter.
 
     Raises
     ------
-    TypeError
-        If it is not.
+    InputTypeError
+        If ``family`` is not an instance of Family.
 
     Examples
     --------
@@ -60,17 +61,19 @@ def register_family(family: Family) -> None:
     >>> del FAMILIES[0]
     """
     if not isinstance(family, Family):
-        raise InputTypeError(f"{family!r} is no Family: give an instance of a subclass of it.")
+        raise InputTypeError(
+            f"family={family!r} is not a Family; give an instance of a subclass of Family."
+        )
     FAMILIES.insert(0, family)
 
 
 def find_family(class_names: Any, subject: str) -> Family:
-    """The family that serves one of these pipeline classes.
+    """Return the family of the first match among the names of pipeline classes.
 
     Raises
     ------
-    ValueError
-        If there is none; the error opens with ``subject``.
+    InputValueError
+        If there is no such family. The message starts with ``subject``.
     """
     for family in FAMILIES:
         if not set(family.pipelines).isdisjoint(class_names):
@@ -79,5 +82,5 @@ def find_family(class_names: Any, subject: str) -> Family:
     raise InputValueError(
         f"{subject}, which is not supported; known pipelines are {known}. Wrap any other network "
         "as FunctionBackend(lambda z, t, class_index: ..., schedule=alphas_cumprod, "
-        "prediction_type='epsilon'), or add the family with register_family (docs/adapters.md)."
+        "prediction_type='epsilon'), or add its family with register_family (docs/adapters.md)."
     )

@@ -1,4 +1,4 @@
-"""Prompts through a pipeline's text encoders."""
+"""Encoding of prompts with a pipeline's text encoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..base import Conditioning
 
 
 def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any, ...]:
-    """What the pipeline's own ``encode_prompt`` returns, on the device where it runs."""
+    """Call the pipeline's own ``encode_prompt`` on its execution device."""
     with quiet():
         return pipeline.encode_prompt(
             prompts, device=pipeline._execution_device, num_images_per_prompt=1, **options
@@ -24,12 +24,12 @@ def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any,
 
 
 def most_tokens(pipeline: Any) -> int:
-    """Length to which the pipeline's ``encode_prompt`` pads prompts, unless told otherwise."""
+    """Return the number of tokens to which ``encode_prompt`` of a pipeline pads by default."""
     return signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
 
 
 def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> None:
-    """Warn once of each prompt longer than ``max_length``, by default what the tokenizer takes."""
+    """Warn once of each prompt of more than ``max_length`` tokens (default: the tokenizer's)."""
     max_length = max_length or tokenizer.model_max_length
     room = max_length - tokenizer.num_special_tokens_to_add()
     for prompt in dict.fromkeys(prompts):
@@ -37,14 +37,17 @@ def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | Non
         if length > room:
             warnings.warn(
                 f"prompt {prompt!r} has {length} tokens, but the text encoder reads only the "
-                f"first {room}: shorten it, or what follows is ignored.",
+                f"first {room} and ignores the rest; shorten the prompt.",
                 UserWarning,
                 stacklevel=2,
             )
 
 
 def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:
-    """The same length of text in every part: some pipelines pad to the longest prompt only."""
+    """Pad all parts to the same length of text.
+
+    Some pipelines pad prompts only to the longest of a batch.
+    """
 
     def padded(name: str, tensor: Tensor) -> Tensor:
         if tensor.ndim == 1:
@@ -65,10 +68,10 @@ def warn_of_unknown_words(prompts: Iterable[str], known_words: Collection[str]) 
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         warnings.warn(
-            f"the embedded model does not know {', '.join(map(repr, unknown[:5]))}{more}: it read "
-            "of digits in words and their colours only, and what it answers on anything else means "
-            'nothing. Name the classes as in "a red seven on a blue background", or give as '
-            "backend a model that knows them.",
+            f"the embedded model does not know {', '.join(map(repr, unknown[:5]))}{more}: it was "
+            "trained only on captions of coloured digits, so its answers for these words are "
+            'meaningless. Name the classes as in "a red seven on a blue background", or set '
+            "backend to a model that knows them.",
             UserWarning,
             stacklevel=2,
         )

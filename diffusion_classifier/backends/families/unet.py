@@ -1,12 +1,12 @@
 """Latent diffusion with a UNet: Stable Diffusion 1.x, 2.x and XL, and models distilled from them.
 
 Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022
-(arXiv 2112.10752). The UNet sees a noised latent, the timestep, and the text encoder's hidden
-states; 1.x predicts the noise, 2.x at 768 pixels the velocity. SDXL (Podell et al., arXiv
-2307.01952) reads two text encoders and is told the image's size and crop.
+(arXiv 2112.10752). The UNet reads a noised latent, the timestep and the text encoder's hidden
+states. Stable Diffusion 1.x predicts the noise; 2.x at 768 pixels predicts the velocity. SDXL
+(Podell et al., arXiv 2307.01952) uses two text encoders and also reads the image's size and crop.
 
-Latent consistency models (Luo et al., arXiv 2310.04378) also read the strength of guidance that
-they imitate. We ask for none (``guidance_scale=1``): the plain conditional prediction.
+Latent consistency models (Luo et al., arXiv 2310.04378) also read the guidance scale that they
+imitate. We pass 1, no guidance, to get the plain conditional prediction.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 from ...errors import InputValueError
 from ...utils.quiet import quiet
 from ..base import Conditioning
-from .base import TWO_ENCODERS, TWO_TOKENIZERS, Family
+from .base import TWO_ENCODERS, TWO_TOKENIZERS, Family, call_denoiser
 from .text import encode_text, warn_truncated
 
-# Options of UNet2DConditionModel that make it take more than latent, timestep and text.
+# Options of UNet2DConditionModel that add inputs to latent, timestep and text.
 OTHER_CONDITIONS = (
     "class_embed_type",
     "num_class_embeds",
@@ -32,7 +32,7 @@ OTHER_CONDITIONS = (
 
 
 class StableDiffusion(Family):
-    """Stable Diffusion 1.x and 2.x, and checkpoints of their form, Turbo and LCM among them."""
+    """Stable Diffusion 1.x and 2.x and models of the same structure, such as Turbo and LCM."""
 
     pipelines: tuple[str, ...] = (
         "StableDiffusionPipeline",
@@ -41,7 +41,7 @@ class StableDiffusion(Family):
     )
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser = "unet"
-    conditions: tuple[tuple[str, str], ...] = ()  # among OTHER_CONDITIONS, those it gives
+    conditions: tuple[tuple[str, str], ...] = ()  # supported values of OTHER_CONDITIONS
 
     def check(self, pipeline: Any) -> None:
         super().check(pipeline)
@@ -49,15 +49,15 @@ class StableDiffusion(Family):
         wanted = {name: config[name] for name in OTHER_CONDITIONS if config.get(name) is not None}
         if wanted != dict(self.conditions):
             raise InputValueError(
-                f"beside the prompt, the UNet needs {wanted or 'nothing'}, which is not supported "
-                f"for {type(pipeline).__name__}: it has {dict(self.conditions) or 'nothing'} to "
-                "give; unload adapters that add conditions, or wrap the network with a "
-                "FunctionBackend."
+                f"besides the prompt, the UNet reads {wanted or 'nothing'}, which is not "
+                f"supported for {type(pipeline).__name__}: only "
+                f"{dict(self.conditions) or 'the prompt'} is; unload adapters that add "
+                "conditions, or wrap the network with a FunctionBackend."
             )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         with quiet():
-            # As encode_prompt does: a learned concept of several vectors is several tokens.
+            # As in encode_prompt: a textual inversion of several vectors counts as several tokens.
             expanded = pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer)
             warn_truncated(pipeline.tokenizer, expanded)
         encoded = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
@@ -66,16 +66,12 @@ class StableDiffusion(Family):
         return Conditioning(**{name: tensor.to(**like) for name, tensor in tensors.items()})
 
     def text_tensors(self, encoded: tuple[Any, ...]) -> dict[str, Tensor]:
-        """The UNet's arguments, from what ``encode_prompt`` returned."""
+        """Select the UNet's arguments from the result of ``encode_prompt``."""
         return {"encoder_hidden_states": encoded[0]}
-
-    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        unet = pipeline.unet
-        return unet(z.to(unet.dtype), t, **condition.tensors, return_dict=False)[0]
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Stable Diffusion XL and checkpoints of its form, Turbo and LCM among them."""
+    """Stable Diffusion XL and models of the same structure, such as Turbo and LCM."""
 
     pipelines = ("StableDiffusionXLPipeline",)
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "unet", "scheduler")
@@ -84,7 +80,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         condition = super().encode_prompts(pipeline, prompts)
-        if pipeline.config.get("force_zeros_for_empty_prompt"):  # as training dropped the text
+        if pipeline.config.get("force_zeros_for_empty_prompt"):  # how training dropped the text
             empty = [row for row, prompt in enumerate(prompts) if not prompt]
             for name in ("encoder_hidden_states", "text_embeds"):
                 condition.tensors[name][empty] = 0
@@ -96,19 +92,18 @@ class StableDiffusionXL(StableDiffusion):
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         unet, factor = pipeline.unet, pipeline.vae_scale_factor
         size = [side * factor for side in z.shape[-2:]]
-        # original size, crop from the top left, target size: an image as it was, not cropped
+        # original size, top left corner of the crop, target size: an image that was not cropped
         time_ids = torch.tensor([*size, 0, 0, *size], device=z.device, dtype=unet.dtype)
         tensors = dict(condition.tensors)
         added = {
             "text_embeds": tensors.pop("text_embeds"),
             "time_ids": time_ids.expand(len(z), -1),
         }
-        z = z.to(unet.dtype)
-        return unet(z, t, **tensors, added_cond_kwargs=added, return_dict=False)[0]
+        return call_denoiser(unet, z, t, tensors, added_cond_kwargs=added)
 
 
 def guidance_tensors(pipeline: Any, n: int) -> dict[str, Tensor]:
-    """The embedded guidance, none, of a UNet that was distilled to imitate it."""
+    """Return the embedding of a guidance scale of 1 for UNets that read one, else nothing."""
     width = pipeline.unet.config.time_cond_proj_dim
     if width is None:
         return {}
