@@ -165,12 +165,12 @@ def make_networks(tokenizer):
 
 
 def to_unit(images):
-    """uint8 [n, 32, 32, 3] to float [n, 3, 32, 32] in [-1, 1]."""
+    """Convert uint8 [n, 32, 32, 3] to float [n, 3, 32, 32] in [-1, 1]."""
     return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def train_autoencoder(vae, images):
-    """Reconstruct pixels; scale latents to unit variance, as Stable Diffusion does."""
+    """Train on pixel reconstruction; scale latents to unit variance, as in Stable Diffusion."""
     optimizer = torch.optim.AdamW(vae.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=AUTOENCODER_STEPS)
     for step in range(AUTOENCODER_STEPS):

@@ -32,7 +32,7 @@ from ..utils.validation import check_positive_integer
 from .predicting import Predictor
 
 _FOLDS = 5
-_PILOT_SHARE = 4  # a pilot takes one in so many of the budget's draws
+_PILOT_SHARE = 4  # the pilot record takes a quarter of the budget of draws
 
 
 def learn_strategies(

@@ -31,7 +31,7 @@ _PROBE_SIDE = 64  # pixels, for models without a fixed image size
 
 
 class _CheckedRows(np.ndarray):
-    """Marks a table that ``fit`` has checked, so that missing column names raise no warning."""
+    """Table that ``fit`` has checked; its type avoids a warning about missing column names."""
 
 
 class OpenImages(NamedTuple):

@@ -90,7 +90,7 @@ def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any]) -> list[list[str
 
 
 def _strings(value: Any, name: str) -> list[str]:
-    """Return a string or a list of strings as a list."""
+    """Check a string or a list of strings and return it as a list."""
     if isinstance(value, str):
         return [str(value)]
     if not isinstance(value, list | tuple):

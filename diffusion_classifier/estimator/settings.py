@@ -34,7 +34,7 @@ class PictureFormat:
 
     @classmethod
     def of(cls, image_size: Any, resize: Any) -> Self:
-        """Check the estimator's parameters of these names.
+        """Make a PictureFormat from the estimator's parameters of these names.
 
         Raises
         ------

@@ -17,7 +17,7 @@ DECODE_AHEAD = 32  # images, at the model's input size: 25 MB at 512 x 512
 
 
 class PictureLoader:
-    """Load images as batch tensors and decode the following images in the background.
+    """Loader of image batches that decodes the following images in the background.
 
     Use it as a context manager. Each call also starts to read and resize the next ``ahead``
     images. An image that cannot be read raises when it is requested, not while it is decoded

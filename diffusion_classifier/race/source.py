@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 class ErrorSource(Protocol):
-    """Anything that computes or looks up errors for the race."""
+    """Protocol of objects that compute or look up errors for the race."""
 
     n_prompts: int
 

@@ -16,7 +16,7 @@ from ..utils.validation import check_positive_integer
 
 
 class DrawTape:
-    """Store the rounds of a sampler, because images reach a round at different times.
+    """The rounds of a sampler, stored because images reach a round at different times.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
 
 
 def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, label: int) -> int:
-    """Return the contender that represents a class: the class itself, or its best prompt."""
+    """Return a class's index among the contenders: the class itself, or its best prompt."""
     if scoring.races_classes:
         return label
     losses = contender_losses(contributions, active)

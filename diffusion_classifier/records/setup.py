@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputValueError
-from ..noise.prediction import PREDICTION_TYPES
+from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
 from ..scoring.class_losses import LOSS_NAMES, Scoring
@@ -35,7 +35,8 @@ class RecordSetup:
     seed : int
         Key of the draws: records with the same seed and sampler share their noise.
     alpha : float, default=nan
-        Bound on the error probability that the pruner guarantees asymptotically; NaN if none.
+        Asymptotic bound, promised by the pruner, on the probability of dropping the class that
+        would win with infinitely many draws; NaN if none.
     made_by : dict or None, default=None
         Identity of the network, image format and loss; None if unknown.
 
@@ -47,7 +48,7 @@ class RecordSetup:
 
     scoring: Scoring
     schedule: NoiseSchedule
-    prediction_type: str
+    prediction_type: PredictionTypeName
     loss: str
     classes: NDArray[Any]
     prompts: tuple[str, ...]
@@ -159,5 +160,5 @@ class RecordSetup:
 
 
 def promised_alpha(pruner: Pruner) -> float:
-    """Return the error probability that a pruner guarantees asymptotically; NaN if none."""
+    """Return the error probability ``alpha`` that a pruner promises; NaN if it promises none."""
     return float(getattr(pruner, "alpha", np.nan))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..noise.draws import Draws
+from ..noise.prediction import PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..pruners import NoPruning, Pruner, PrunerName
 from ..race.loop import run_race
@@ -144,7 +145,7 @@ class ErrorTable:
         return self.setup.schedule
 
     @property
-    def prediction_type(self) -> str:
+    def prediction_type(self) -> PredictionTypeName:
         """What the network predicts: "epsilon", "v_prediction", "sample" or "flow"."""
         return self.setup.prediction_type
 
@@ -175,7 +176,7 @@ class ErrorTable:
 
     @property
     def alpha(self) -> float:
-        """Bound on the error probability that the pruner guarantees asymptotically, or NaN."""
+        """Bound, promised by the pruner, on the probability of dropping the best class, or NaN."""
         return self.setup.alpha
 
     @property
@@ -209,8 +210,8 @@ class ErrorTable:
         Returns
         -------
         recarray of shape (N,)
-            ``resolved``: whether a single class was left at the end; ``alpha``: the bound on the
-            race's error probability, NaN if none; ``winner``, ``runner_up``: labels; ``margin``,
+            ``resolved``: whether a single class was left at the end; ``alpha``: see
+            :class:`RecordSetup`; ``winner``, ``runner_up``: labels; ``margin``,
             ``standard_error``: the difference of their losses, and its standard error over
             rounds; ``n_draws``: the number of draws taken.
         """
