@@ -14,13 +14,16 @@ with scikit-learn (1,797 digits of 8 x 8 pixels, by 13 writers; CC BY 4.0).
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
@@ -45,12 +48,33 @@ CAPTION_WORDS = (
 )
 SCENE_SIZE = 32  # pixels
 GLYPH_SIZE = 24  # pixels that the 8 x 8 digit is enlarged to
-SPLITS = ("train", "test", "unseen_pairs")
+Split = Literal["train", "test", "unseen_pairs"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+Index = TypeVar("Index", int, NDArray[np.integer])
 
-def is_unseen_pair(digit, color):
-    """Whether training never shows this (digit, colour) pair; 10 of the 70 pairs are kept out.
+
+class Handwriting(NamedTuple):
+    """Handwritten digits, split between training and testing."""
+
+    glyphs: NDArray[np.float32]  # [1797, 8, 8], ink in [0, 1]
+    digits: NDArray[np.int64]  # [1797], what each glyph shows
+    train: NDArray[np.intp]  # 70 % of the indices
+    test: NDArray[np.intp]  # the other 30 %
+
+
+class Scenes(NamedTuple):
+    """Scenes with their labels as indices into ``DIGIT_NAMES`` and ``COLOR_NAMES``."""
+
+    images: NDArray[np.uint8]  # [n, 32, 32, 3]
+    digit: NDArray[np.int64]  # [n]
+    color: NDArray[np.int64]  # [n]
+    background: NDArray[np.int64]  # [n]
+
+
+def is_unseen_pair(digit: Index, color: Index) -> bool | NDArray[np.bool_]:
+    """Return whether a (digit, colour) pair was kept out of training, as 10 of the 70 pairs were.
 
     Parameters
     ----------
@@ -65,16 +89,24 @@ def is_unseen_pair(digit, color):
 
 
 @lru_cache(maxsize=1)
-def handwriting():
-    """The digits [1797, 8, 8] in [0, 1], their labels, and the train and test indices (70/30)."""
+def handwriting() -> Handwriting:
+    """Return all handwritten digits; training and testing share none of them."""
     digits = load_digits()
     train, test = train_test_split(
         np.arange(len(digits.target)), test_size=0.3, stratify=digits.target, random_state=0
     )
-    return (digits.images / 16.0).astype(np.float32), digits.target, train, test
+    return Handwriting((digits.images / 16.0).astype(np.float32), digits.target, train, test)
 
 
-def render_scenes(glyphs, foreground, background, offset, noise, angle=None, zoom=None):
+def render_scenes(
+    glyphs: NDArray[np.float32],
+    foreground: NDArray[np.float64],
+    background: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    angle: ArrayLike | None = None,
+    zoom: ArrayLike | None = None,
+) -> NDArray[np.uint8]:
     """Draw digits as colour scenes.
 
     Parameters
@@ -84,7 +116,8 @@ def render_scenes(glyphs, foreground, background, offset, noise, angle=None, zoo
     foreground, background : ndarray of shape (n, 3)
         RGB in [0, 1].
     offset : ndarray of shape (n, 2)
-        Where the digit lies in its free room, down and right, in [-1, 1]; 0 is the centre.
+        Position of the digit, down and right, from -1 to 1 (the edges of the picture); 0 is the
+        centre.
     noise : ndarray of shape (n, 32, 32, 3)
         Added to the picture, in units of its [0, 1] range.
     angle, zoom : ndarray of shape (n,), optional
@@ -117,12 +150,12 @@ def render_scenes(glyphs, foreground, background, offset, noise, angle=None, zoo
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def sample_scenes(split, n_samples, rng):
-    """Draw ``n_samples`` scenes as (images, digit, color, background), labels as indices."""
+def sample_scenes(split: Split, n_samples: int, rng: np.random.RandomState) -> Scenes:
+    """Draw ``n_samples`` scenes of a split at random."""
     glyphs, digits, train, test = handwriting()
     pool = train if split == "train" else test
-    index, color, background = (np.empty(0, int) for _ in range(3))
-    while len(index) < n_samples:  # rejection: few candidates are refused in "train" and "test"
+    index, color, background = (np.empty(0, np.int64) for _ in range(3))
+    while len(index) < n_samples:  # rejection sampling; most candidates of "train" are accepted
         i = rng.choice(pool, size=4 * n_samples + 64)
         f, b = rng.randint(len(COLOR_NAMES), size=(2, len(i)))
         keep = (f != b) & (is_unseen_pair(digits[i], f) == (split == "unseen_pairs"))
@@ -131,7 +164,7 @@ def sample_scenes(split, n_samples, rng):
         background = np.append(background, b[keep])[:n_samples]
     palette = np.array(list(PALETTE.values())) / 255.0
 
-    def paint(which):
+    def paint(which: NDArray[np.int64]) -> NDArray[np.float64]:
         return palette[which] + 0.04 * rng.standard_normal((n_samples, 1))
 
     images = render_scenes(
@@ -141,25 +174,29 @@ def sample_scenes(split, n_samples, rng):
         rng.uniform(-1, 1, size=(n_samples, 2)),
         0.01 * rng.standard_normal((n_samples, SCENE_SIZE, SCENE_SIZE, 3)),
     )
-    return images, digits[index], color, background
+    return Scenes(images, digits[index], color, background)
 
 
-def load_scenes(split="train", n_samples=1000, random_state=0):
-    """Coloured scenes of real handwritten digits, with three labels each.
+def load_scenes(
+    split: Split = "train",
+    n_samples: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
+    """Make coloured scenes of real handwritten digits, with three labels each.
 
     The embedded model (:class:`~diffusion_classifier.DiffusionClassifier` without a backend)
-    was trained on the ``"train"`` split only: on other people's handwriting than ``"test"``
-    and ``"unseen_pairs"``, and never on the (digit, colour) pairs of ``"unseen_pairs"``.
+    was trained on the ``"train"`` split only. It has seen neither the handwritten digits of
+    ``"test"`` and ``"unseen_pairs"`` nor the (digit, colour) pairs of ``"unseen_pairs"``.
 
     Parameters
     ----------
     split : {"train", "test", "unseen_pairs"}, default="train"
-        ``"test"``: handwriting kept out of training, in (digit, colour) pairs that training
-        has. ``"unseen_pairs"``: that handwriting, in the one in seven pairs it never had.
+        ``"test"``: digits kept out of training, in (digit, colour) pairs that training has.
+        ``"unseen_pairs"``: the same digits, in the pairs kept out of training (one in seven).
     n_samples : int, default=1000
         Number of scenes.
     random_state : int, RandomState instance or None, default=0
-        Chooses digits, colours, positions and noise.
+        Seed of the choice of digits, colours, positions and noise.
 
     Returns
     -------
@@ -170,7 +207,7 @@ def load_scenes(split="train", n_samples=1000, random_state=0):
 
     Raises
     ------
-    ValueError
+    InputValueError
         If ``split`` is not one of the three or ``n_samples`` is not a positive integer.
 
     Notes
@@ -203,14 +240,14 @@ def load_scenes(split="train", n_samples=1000, random_state=0):
     )
 
 
-def load_image_folder(path):
-    """Paths and labels of a tree with one folder per class.
+def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
+    """List the images and labels of a folder that holds one sub-folder per class.
 
     Parameters
     ----------
     path : str or path-like
         A folder whose sub-folders are named after the classes and hold their images, at any
-        depth. Hidden files and files that are not images by their suffix are left out.
+        depth. Hidden files and files without an image suffix are ignored.
 
     Returns
     -------
@@ -220,11 +257,11 @@ def load_image_folder(path):
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If ``path`` does not exist.
-    NotADirectoryError
+    NotAFolderError
         If ``path`` is a file.
-    ValueError
+    InputValueError
         If it has no class folders, or a class folder holds no image.
 
     Examples
@@ -247,7 +284,8 @@ def load_image_folder(path):
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
         raise InputValueError(f"{root} has no sub-folders; it should hold one folder per class.")
-    paths, labels = [], []
+    paths: list[str] = []
+    labels: list[str] = []
     for folder in folders:
         found = sorted(
             str(p)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputValueError
+from .noise.prediction import PredictionTypeName
 from .noise.schedule import NoiseSchedule
 
 _BANDWIDTH = 0.03  # standard deviation of the Gaussian kernel over t, relative to T
@@ -45,7 +46,7 @@ class FitRecord:
         Round of each draw.
     log_prior : Tensor of shape (K,), dtype float64
     schedule : NoiseSchedule
-    prediction_type : str
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
 
     Examples
     --------
@@ -66,7 +67,7 @@ class FitRecord:
     round_of: Tensor
     log_prior: Tensor
     schedule: NoiseSchedule
-    prediction_type: str
+    prediction_type: PredictionTypeName
 
     def __len__(self) -> int:
         return len(self.errors)

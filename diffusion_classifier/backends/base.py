@@ -10,15 +10,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from ..errors import InputValueError
+from ..noise.prediction import PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..utils.display import DocumentedMixin
+
+InputKind = Literal["image", "array"]
+INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
 
 class Conditioning:
@@ -113,8 +117,8 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     """
 
     schedule: NoiseSchedule
-    prediction_type: str
-    input_kind: str = "image"
+    prediction_type: PredictionTypeName
+    input_kind: InputKind = "image"
     learned_variance: bool = False
     text_conditional: bool = True
     unconditional_prompt: str | None = ""

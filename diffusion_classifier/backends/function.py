@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputTypeError, InputValueError, OutputShapeError
-from ..noise.prediction import PREDICTION_TYPES
+from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..utils.validation import check_option
-from .base import Backend, Conditioning
-
-INPUT_KINDS = ("image", "array")
+from .base import INPUT_KINDS, Backend, Conditioning, InputKind
 
 
 def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
@@ -121,8 +119,8 @@ class FunctionBackend(Backend):
         function: Callable[[Tensor, Tensor, Tensor], Tensor],
         *,
         schedule: NoiseSchedule | Tensor,
-        prediction_type: str = "epsilon",
-        input_kind: str = "image",
+        prediction_type: PredictionTypeName = "epsilon",
+        input_kind: InputKind = "image",
         image_size: tuple[int, int] | None = None,
         image_shape: tuple[int, ...] | None = None,
         default_template: str = "{}",

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -105,10 +105,10 @@ from_pretrained('owner/model').
         variant: str | None = None,
         token: str | bool | None = None,
         subfolder: str | None = None,
-        dtype: Any = None,
-        device: Any = None,
+        dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
+        device: torch.device | str | None = None,
         image_shape: tuple[int, ...] | None = None,
-        offload: str | None = None,
+        offload: Literal["model", "sequential"] | None = None,
         free_text_encoder: bool = False,
         **options: Any,
     ) -> DiffusersBackend:

@@ -18,11 +18,13 @@ smaller than the resolution of half precision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PredictionTypeName = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 class PredictionType(NamedTuple):
@@ -32,7 +34,7 @@ class PredictionType(NamedTuple):
     scale: Callable[[Tensor, Tensor], Tensor]  # (alpha, sigma)
 
 
-PREDICTION_TYPES = {
+PREDICTION_TYPES: dict[PredictionTypeName, PredictionType] = {
     "epsilon": PredictionType(
         target=lambda x, eps, alpha, sigma: eps,
         scale=lambda alpha, sigma: torch.ones_like(alpha),

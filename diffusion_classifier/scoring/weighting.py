@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord, Learner, Profile
-from ..noise.prediction import PREDICTION_TYPES
+from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..utils.display import DocumentedMixin
 
@@ -24,7 +24,7 @@ class Weighting(Learner, DocumentedMixin, BaseEstimator, ABC):
     """Base class of weightings, which give each timestep a weight."""
 
     @abstractmethod
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         """Compute the weight of each timestep.
 
         Parameters
@@ -50,7 +50,7 @@ class UniformWeighting(Weighting):
     [1.0, 1.0, 1.0]
     """
 
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         return torch.ones(schedule.n_timesteps, dtype=torch.float64)
 
 
@@ -68,7 +68,7 @@ class LikelihoodWeighting(Weighting):
     tensor([6.5917, 6.5917, 6.5917], dtype=torch.float64)
     """
 
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         log_snr = schedule.log_snr
         finite = log_snr[torch.isfinite(log_snr)]
         log_snr = log_snr.clamp(finite.min(), finite.max())
@@ -95,7 +95,7 @@ class ExponentialWeighting(Weighting):
     tensor([0.5625, 0.0537], dtype=torch.float64)
     """
 
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         if prediction_type == "flow":
             u = schedule.sigma
         else:
@@ -116,7 +116,7 @@ class NativeWeighting(Weighting):
     tensor([1.5625, 2.7778], dtype=torch.float64)
     """
 
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         scale = PREDICTION_TYPES[prediction_type].scale(schedule.alpha, schedule.sigma)
         return torch.where(scale == 0, torch.zeros_like(scale), scale**-2)
 
@@ -179,7 +179,7 @@ class FittedWeighting(Weighting):
         self.weights_ = mixed * (before / after) if before > 0 and after > 0 else mixed
         return self
 
-    def weights(self, schedule: NoiseSchedule, prediction_type: str) -> Tensor:
+    def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         if not hasattr(self, "weights_"):
             raise InputValueError(
                 'weighting="fitted" learns from labelled images; call fit(X, y) with images, or '

@@ -32,7 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ...errors import InputTypeError, InputValueError
-from ...noise.prediction import PREDICTION_TYPES
+from ...noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from ...utils.validation import check_option, check_positive_integer
 from ..base import Backend, Conditioning
@@ -111,7 +111,7 @@ class MixtureBackend(Backend):
         covariance_type: str,
         n_timesteps: int,
         schedule: NoiseSchedule | None,
-        prediction_type: str,
+        prediction_type: PredictionTypeName,
     ) -> None:
         self.means = means
         self.covariances = covariances
@@ -319,7 +319,7 @@ class MixtureBackend(Backend):
         Returns
         -------
         ndarray of shape (N, K)
-            ``log p(x | c)`` in nats; p is a density over X in its own units.
+            ``log p(x | c)`` in nats, where the density is per unit of X.
 
         Raises
         ------
@@ -379,7 +379,7 @@ def log_density(residual: Tensor, variance: Tensor) -> Tensor:
 
 
 def from_noise(
-    noise: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: str
+    noise: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, prediction_type: PredictionTypeName
 ) -> Tensor:
     """Convert a noise prediction [R, F] to another type, given z and the levels [R, 1]."""
     if prediction_type == "epsilon":

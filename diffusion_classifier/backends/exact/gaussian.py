@@ -8,13 +8,14 @@ of quadratic discriminant analysis, which tests all other parts of the package w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_X_y
 
 from ...errors import InputValueError
+from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from .base import MixtureBackend
 from .parameters import as_finite, as_matrices
@@ -87,11 +88,11 @@ class GaussianBackend(MixtureBackend):
         means: ArrayLike | None = None,
         covariances: ArrayLike | None = None,
         *,
-        covariance_type: str = "full",
+        covariance_type: Literal["full", "shared", "diag"] = "full",
         reg_param: float = 0.0,
         n_timesteps: int = 1000,
         schedule: NoiseSchedule | None = None,
-        prediction_type: str = "epsilon",
+        prediction_type: PredictionTypeName = "epsilon",
     ) -> None:
         super().__init__(
             means,

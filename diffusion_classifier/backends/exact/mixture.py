@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ...errors import InputValueError
+from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from .base import MixtureBackend
 from .parameters import as_finite, as_matrices
@@ -76,10 +77,10 @@ class GaussianMixtureBackend(MixtureBackend):
         covariances: ArrayLike,
         weights: ArrayLike | None = None,
         *,
-        covariance_type: str = "diag",
+        covariance_type: Literal["diag", "shared"] = "diag",
         n_timesteps: int = 1000,
         schedule: NoiseSchedule | None = None,
-        prediction_type: str = "epsilon",
+        prediction_type: PredictionTypeName = "epsilon",
     ) -> None:
         super().__init__(
             means,

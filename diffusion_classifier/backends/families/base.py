@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputValueError
+from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from ..base import Conditioning
 from .autoencoder import ENCODING, full_precision, normalised, sliced
@@ -75,7 +76,7 @@ class Family(ABC):
         return getattr(pipeline, self.denoiser).config.in_channels
 
     def learned_variance(self, pipeline: Any) -> bool:
-        """Whether the denoiser also predicts the interpolation coefficient of the variance."""
+        """Return whether the denoiser also predicts the interpolation of reverse-step variances."""
         if pipeline.scheduler.config.get("variance_type") == "learned":
             return False  # the denoiser predicts the log-variance itself, not a coefficient
         channels = getattr(pipeline, self.denoiser).config.get("out_channels")
@@ -94,18 +95,19 @@ class Family(ABC):
         """
         return call_denoiser(getattr(pipeline, self.denoiser), z, t, condition.tensors)
 
-    def prediction_type(self, pipeline: Any) -> str:
+    def prediction_type(self, pipeline: Any) -> PredictionTypeName:
         """Read from the scheduler's configuration what the denoiser was trained to predict."""
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
         if kind not in SCHEDULER_TYPES:
             raise InputValueError(
                 f"prediction_type={kind!r} of {type(pipeline.scheduler).__name__} is not yet "
-                f"supported for {type(pipeline).__name__}; use one of {', '.join(SCHEDULER_TYPES)}."
+                f"supported for {type(pipeline).__name__}, only {', '.join(SCHEDULER_TYPES)}; wrap "
+                "the network with a FunctionBackend."
             )
         return kind
 
     def schedule(self, pipeline: Any) -> NoiseSchedule:
-        """Return the noise schedule of training, which any scheduler class gives alike."""
+        """Return the noise schedule of training, which does not depend on the scheduler's class."""
         return NoiseSchedule.from_alphas_cumprod(alphas_cumprod(pipeline.scheduler))
 
     def image_size(self, pipeline: Any) -> tuple[int, int] | None:
@@ -182,7 +184,7 @@ class FlowFamily(Family):
     such shift: its noise level is the time itself.
     """
 
-    def prediction_type(self, pipeline: Any) -> str:
+    def prediction_type(self, pipeline: Any) -> PredictionTypeName:
         return "flow"
 
     def learned_variance(self, pipeline: Any) -> bool:

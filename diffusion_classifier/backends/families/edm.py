@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputValueError
+from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule, karras_sigmas
 from ..base import Conditioning
 from .base import Family, FlowFamily
@@ -43,8 +44,8 @@ class Preconditioned:
         config, name = scheduler.config, type(scheduler).__name__
         if config.prediction_type not in SIGNS:
             raise InputValueError(
-                f"prediction_type={config.prediction_type!r} of {name} is not known; use one of "
-                f"{', '.join(SIGNS)}."
+                f"prediction_type={config.prediction_type!r} of {name} is not supported, only "
+                f"{', '.join(SIGNS)}; correct the scheduler's configuration."
             )
         self.sign = SIGNS[config.prediction_type]
         self.deviation = config.sigma_data
@@ -59,7 +60,7 @@ class Preconditioned:
             raise AttributeError(name)
         return getattr(self.family, name)
 
-    def prediction_type(self, pipeline: Any) -> str:
+    def prediction_type(self, pipeline: Any) -> PredictionTypeName:
         return "v_prediction"
 
     def learned_variance(self, pipeline: Any) -> bool:
