@@ -220,7 +220,7 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         -----
         UserWarning
             If labels are numbers but the model reads text, a prompt exceeds the tokenizer's
-            maximum length, or the embedded model does not know a word.
+            maximum length, or the model is known not to know a word.
         """
         check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
         check_option("loss", self.loss, LOSS_NAMES)

@@ -68,9 +68,9 @@ def warn_of_unknown_words(prompts: Iterable[str], known_words: Collection[str]) 
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         warnings.warn(
-            f"the embedded model does not know {', '.join(map(repr, unknown[:5]))}{more}: it was "
-            "trained only on captions of coloured digits, so its answers for these words are "
-            'meaningless. Name the classes as in "a red seven on a blue background", or set '
+            f"the model does not know {', '.join(map(repr, unknown[:5]))}{more}: its captions had "
+            f"{len(known_words)} words only, and its answers for others are meaningless. Name the "
+            f"classes in words that it knows ({', '.join(sorted(known_words)[:8])}, ...), or set "
             "backend to a model that knows them.",
             UserWarning,
             stacklevel=2,

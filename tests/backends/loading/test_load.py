@@ -223,7 +223,7 @@ def test_an_adapter_is_part_of_which_model_it_is(folder, tmp_path):
     assert backend.identity() == plain
 
 
-@pytest.mark.filterwarnings("ignore:the embedded model does not know")
+@pytest.mark.filterwarnings("ignore:the model does not know")
 def test_the_embedded_model_is_loaded_by_name_with_its_own_template(folder, monkeypatch):
     monkeypatch.setitem(origin.SHIPPED_FOLDERS, origin.EMBEDDED, Path(folder))
     first, second = load_embedded(), load_embedded()
