@@ -27,7 +27,8 @@ class NoiseSchedule:
     Parameters
     ----------
     alpha, sigma : array-like of shape (T,)
-        Signal level (at least 0) and noise level (above 0) of each timestep.
+        Signal level (at least 0) and noise level (above 0) of each timestep. Timestep 0 has the
+        least noise: the log-SNR never rises, and ends lower than it begins.
 
     Attributes
     ----------
@@ -38,7 +39,7 @@ class NoiseSchedule:
     ------
     InputValueError
         If ``alpha`` and ``sigma`` are not vectors of the same positive length, a level is
-        negative or not finite, or ``sigma`` is 0 somewhere.
+        negative or not finite, ``sigma`` is 0 somewhere, or the log-SNR does not fall.
 
     Examples
     --------
@@ -69,10 +70,38 @@ class NoiseSchedule:
                 f"sigma[{int((self.sigma == 0).int().argmax())}] = 0 must be positive: without "
                 "noise there is nothing to predict."
             )
+        self._check_falling()
+
+    def _check_falling(self) -> None:
+        """Raise unless timesteps run from image to noise."""
+        snr = self.log_snr
+        rises = (snr[1:] > snr[:-1]).nonzero()[:, 0]
+        if len(rises):
+            t = int(rises[0])
+            what = f"it rises from {snr[t]:.4g} at t={t} to {snr[t + 1]:.4g} at t={t + 1}"
+        elif len(snr) > 1 and snr[0] == snr[-1]:
+            what = f"it is {snr[0]:.4g} at every t"
+        else:
+            return
+        raise InputValueError(
+            f"the log-SNR of a schedule must fall as t grows, but {what}. Timesteps run from image "
+            "to noise, so reverse the levels if yours run the other way. A schedule made from one "
+            "tensor holds alphas_cumprod (scheduler.alphas_cumprod), not betas."
+        )
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Any) -> NoiseSchedule:
-        """Make a variance-preserving schedule from ``alpha_t^2`` (Ho et al., arXiv 2006.11239)."""
+        """Make a variance-preserving schedule from ``alpha_t^2`` (Ho et al., arXiv 2006.11239).
+
+        Parameters
+        ----------
+        alphas_cumprod : array-like of shape (T,)
+            ``alpha_t^2`` of each timestep, falling: the cumulative product of ``1 - beta_t``.
+
+        Returns
+        -------
+        NoiseSchedule
+        """
         signal = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         return cls(signal.sqrt(), (1 - signal).sqrt())
 
@@ -80,7 +109,25 @@ class NoiseSchedule:
     def flow(cls, n_timesteps: int = 1000) -> NoiseSchedule:
         """Make a rectified flow's schedule (Liu et al., arXiv 2209.03003).
 
-        Its levels are ``sigma = (t + 1/2) / T`` and ``alpha = 1 - sigma``.
+        Its levels are ``sigma = (t + 1/2) / T`` and ``alpha = 1 - sigma``. Networks receive the
+        integer timestep t, as from every schedule. A network that was trained on a time in [0, 1]
+        must be given ``(t + 1/2) / T``, the noise level itself; one that was trained on
+        ``1000 * time``, as those of diffusers are, ``1000 * (t + 1/2) / T``.
+
+        Parameters
+        ----------
+        n_timesteps : int, default=1000
+            The number of timesteps T.
+
+        Returns
+        -------
+        NoiseSchedule
+
+        Examples
+        --------
+        >>> t = torch.tensor([0, 500, 999])
+        >>> NoiseSchedule.flow(1000).at(t)[1].tolist(), ((t.double() + 0.5) / 1000).tolist()
+        ([0.0005, 0.5005, 0.9995], [0.0005, 0.5005, 0.9995])
         """
         sigma = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps
         return cls(1 - sigma, sigma)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.noise import NoiseSchedule
 
 
@@ -38,3 +39,26 @@ def test_log_snr_is_log_of_squared_ratio():
 def test_impossible_levels_are_refused(alpha, sigma, complaint):
     with pytest.raises(ValueError, match=complaint):
         NoiseSchedule(alpha, sigma)
+
+
+BETAS = torch.linspace(1e-4, 0.02, 1000)
+
+
+@pytest.mark.parametrize(
+    "alphas_cumprod, complaint",
+    [
+        (BETAS, r"rises from -9\.21 at t=0 to -9\.029 at t=1\. .*not betas"),
+        ((1 - BETAS).cumprod(0).flip(0), "reverse the levels"),
+        (torch.full((3,), 0.02), r"it is -3\.892 at every t\."),
+        ([0.9, 0.5, 0.6, 0.1], r"from 0 at t=1 to 0\.4055 at t=2"),
+    ],
+    ids=["betas", "reversed", "constant", "a bump"],
+)
+def test_schedules_whose_snr_does_not_fall_are_refused(alphas_cumprod, complaint):
+    with pytest.raises(InputValueError, match=complaint):
+        NoiseSchedule.from_alphas_cumprod(alphas_cumprod)
+
+
+def test_one_timestep_level_steps_and_a_last_step_without_signal_are_fine():
+    assert NoiseSchedule([0.6], [0.8]).n_timesteps == 1
+    assert NoiseSchedule.from_alphas_cumprod([0.9, 0.9, 0.5, 0.0]).log_snr[-1] == -math.inf
