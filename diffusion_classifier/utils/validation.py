@@ -6,28 +6,20 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-from ..errors import InputValueError
+from .constraints import Integers, Options, check
 
 Result = TypeVar("Result")
 
 
 def check_option(name: str, value: Any, known: Any) -> Any:
     """Return ``value`` if it is among the known values; else raise an InputValueError."""
-    if value not in known:
-        raise InputValueError(
-            f"{name}={value!r} is not known; use one of {', '.join(map(repr, known))}."
-        )
+    check(name, value, Options(*known))
     return value
 
 
 def check_positive_integer(name: str, value: Any) -> int:
     """Return ``value`` as an int; raise an InputValueError if it is not a positive integer."""
-    try:
-        good = not isinstance(value, bool) and int(value) == value and value > 0
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good:
-        raise InputValueError(f"{name}={value!r} must be a positive integer.")
+    check(name, value, Integers(1))
     return int(value)
 
 
