@@ -24,7 +24,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianMixtureBackend
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import RacingPruner
-from diffusion_classifier.records import ErrorTable
+from diffusion_classifier.records import ErrorTable, RecordSetup
 from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.scoring import Scoring
 
@@ -138,13 +138,15 @@ def race_problem(name, n, seed):
         density=np.ones(DRAWS),
         round_of=np.arange(DRAWS) // ROUND,
         antithetic=np.zeros(DRAWS, bool),
-        scoring=scoring,
-        schedule=NoiseSchedule([0.6], [0.8]),
-        prediction_type="epsilon",
-        loss="l2",
-        classes=np.arange(k),
-        prompts=tuple(map(str, range(k))),
-        seed=seed,
+        setup=RecordSetup(
+            scoring=scoring,
+            schedule=NoiseSchedule([0.6], [0.8]),
+            prediction_type="epsilon",
+            loss="l2",
+            classes=np.arange(k),
+            prompts=tuple(map(str, range(k))),
+            seed=seed,
+        ),
     )
     raced = table.race(RacingPruner(max_draws=DRAWS), scoring)
     return ~raced.active[:, 0], raced.n_evaluations

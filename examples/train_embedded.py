@@ -36,7 +36,7 @@ BATCH = 96
 
 def make_scenes(rng):
     """Make augmented training scenes: (images uint8, digit, color or -1, background)."""
-    glyphs, digits, train, _ = datasets._handwriting()
+    glyphs, digits, train, _ = datasets.handwriting()
     palette = np.array(list(PALETTE.values())) / 255.0
     n = N_SCENES
     index = rng.choice(train, size=n)
