@@ -10,6 +10,7 @@ Each also derives from the matching built-in exception, so ``except ValueError``
                 MissingFileError   FileNotFoundError
                 NotAFolderError    NotADirectoryError
                 FolderInUseError   FileExistsError
+                DamagedFileError   ValueError, and also an InputValueError
         NetworkError               the network failed on valid input
             NonFiniteOutputError   FloatingPointError
             OutputShapeError       ValueError
@@ -62,6 +63,10 @@ class NotAFolderError(InputFileError, NotADirectoryError):
 
 class FolderInUseError(InputFileError, FileExistsError):
     """The folder to write to already holds unrelated files."""
+
+
+class DamagedFileError(InputFileError, InputValueError):
+    """A file holds something else than this package writes: damaged, edited or made up."""
 
 
 class NetworkError(DiffusionClassifierError):
