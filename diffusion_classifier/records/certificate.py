@@ -45,6 +45,12 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
     pairs, margins, n_draws, resolved = [], [], [], []
     for errors, timesteps, density, active in rows:
         n = count_draws(errors)
+        n_draws.append(n)
+        resolved.append(bool(n) and bool(scoring.decided(active)))
+        if not n:  # a skipped image has no winner
+            pairs.append((-1, -1))
+            margins.append((np.nan, np.nan))
+            continue
         contributions = scoring.contributions(errors[:, :n], timesteps[:n], density[:n])
         contenders = scoring.contenders(active)
         losses = scoring.class_losses(contributions, contenders)
@@ -56,9 +62,10 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
         pairs.append((first, second))
         gap = float(losses[second] - losses[first])
         margins.append((gap, standard_error(rival - leader, rounds[:n])))
-        n_draws.append(n)
-        resolved.append(bool(scoring.decided(active)))
-    winner, runner_up = setup.classes[np.array(pairs, int).reshape(-1, 2).T]
+    classes = setup.classes
+    if 0 in n_draws:
+        classes = np.append(classes.astype(object), [None])
+    winner, runner_up = classes[np.array(pairs, int).reshape(-1, 2).T]
     margin, error = np.array(margins, float).reshape(-1, 2).T
     columns = [np.array(resolved, bool), np.full(len(pairs), setup.alpha), winner, runner_up]
     columns += [margin, error, np.array(n_draws, int)]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputValueError
+from ..utils.files import atomic_file
 from .setup import RecordSetup
 
 _KEY = b"diffusion_classifier"
@@ -30,7 +31,7 @@ def write_parquet(
     per_draw: Mapping[str, NDArray[Any]],
     setup: RecordSetup,
 ) -> None:
-    """Write the fields of an error table to a file.
+    """Write the fields of an error table to a file, whole or not at all.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ def write_parquet(
     ------
     ImportError
         If pyarrow is not installed.
+    InputFileError
+        If the path is a symbolic link or no regular file, or cannot be written.
     """
     pa, pq = _import_pyarrow()
     n_images, n_prompts, _ = errors.shape
@@ -62,7 +65,8 @@ def write_parquet(
     }
     header = {name: per_draw[name].tolist() for name in PER_DRAW} | setup.to_json()
     rows = pa.table(columns)
-    pq.write_table(rows.replace_schema_metadata({_KEY: json.dumps(header)}), path)
+    with atomic_file(path) as file:
+        pq.write_table(rows.replace_schema_metadata({_KEY: json.dumps(header)}), file)
 
 
 def read_parquet(path: str | os.PathLike[str]) -> dict[str, Any]:

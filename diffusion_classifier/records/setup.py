@@ -15,6 +15,7 @@ from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
 from ..scoring.class_losses import LOSS_NAMES, Scoring
+from ..utils.display import short_repr
 from ..utils.provenance import check_made_by
 from ..utils.validation import check_option
 
@@ -43,7 +44,8 @@ class RecordSetup:
     Raises
     ------
     InputValueError
-        If lengths are inconsistent, or the loss or prediction type is not known.
+        If lengths are inconsistent, a label occurs twice, weights or priors are not finite, or the
+        loss or prediction type is not known.
     """
 
     scoring: Scoring
@@ -67,6 +69,9 @@ class RecordSetup:
         for name, (found, scored) in lengths.items():
             if found != scored:
                 raise InputValueError(f"there are {found} {name}, but scoring has {scored}.")
+        _check_scoring(self.scoring)
+        if len(set(self.classes.tolist())) < len(self.classes):
+            raise InputValueError("classes holds a label twice; every class needs its own label.")
 
     def check_answers(self, asked: RecordSetup, *, under_its_weights: bool) -> None:
         """Raise unless a classifier can predict from this record.
@@ -110,6 +115,17 @@ class RecordSetup:
         """
         if self.made_by is not None:
             check_made_by("the table was", self.made_by, asked.made_by or {})
+
+    def difference(self, other: RecordSetup) -> str | None:
+        """Return the name of the first setting that differs, or None if all are equal."""
+        ours, theirs = self.to_json(), other.to_json()
+        for name, value in ours.items():
+            nested = isinstance(value, dict) and isinstance(theirs[name], dict)
+            for key in sorted(set(value) | set(theirs[name])) if nested else [None]:
+                pair = (value.get(key), theirs[name].get(key)) if nested else (value, theirs[name])
+                if not _equal(*pair):
+                    return name if key is None else f"{name}[{key!r}]"
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Convert the setup to types that JSON supports."""
@@ -157,6 +173,80 @@ class RecordSetup:
             alpha=values["alpha"],
             made_by=values["made_by"],
         )
+
+
+class SharedSettings:
+    """Base class of records: the fields of their setup as attributes."""
+
+    setup: RecordSetup
+
+    @property
+    def scoring(self) -> Scoring:
+        """Weights, priors and prompt classes that the race used."""
+        return self.setup.scoring
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The network's noise schedule."""
+        return self.setup.schedule
+
+    @property
+    def prediction_type(self) -> PredictionTypeName:
+        """What the network predicts: "epsilon", "v_prediction", "sample" or "flow"."""
+        return self.setup.prediction_type
+
+    @property
+    def loss(self) -> str:
+        """Loss of the noise residual: "l2", "l1", "huber" or "vlb"."""
+        return self.setup.loss
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """Class labels, of shape (K,)."""
+        return self.setup.classes
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The P prompts, in the order of axis 1 of ``errors``."""
+        return self.setup.prompts
+
+    @property
+    def class_of(self) -> NDArray[np.int64]:
+        """Index into ``classes`` of each prompt's class, of shape (P,)."""
+        return self.scoring.class_of.numpy()
+
+    @property
+    def seed(self) -> int:
+        """Key of the draws: tables with the same seed and sampler share their noise."""
+        return self.setup.seed
+
+    @property
+    def alpha(self) -> float:
+        """Bound, promised by the pruner, on the probability of dropping the best class, or NaN."""
+        return self.setup.alpha
+
+    @property
+    def made_by(self) -> dict[str, Any] | None:
+        """Identity of the network, image format and loss; None if unknown."""
+        return self.setup.made_by
+
+
+def _check_scoring(scoring: Scoring) -> None:
+    """Raise unless weights and priors are finite and every class has prompts, in order."""
+    for name in ("weights", "log_prior", "log_temperature"):
+        bad = ~torch.as_tensor(getattr(scoring, name)).isfinite()
+        if bool(bad.any()):
+            raise InputValueError(f"{name}[{int(bad.int().argmax())}] of scoring is not finite.")
+    if not torch.equal(scoring.class_of.unique_consecutive(), torch.arange(scoring.n_classes)):
+        raise InputValueError(
+            "class_of of scoring must give each of the classes 0, 1, 2, ... one or more prompts, "
+            f"in this order; it is {short_repr(scoring.class_of.tolist())}."
+        )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two values are equal; NaN equals NaN."""
+    return one == other or (one != one and other != other)
 
 
 def promised_alpha(pruner: Pruner) -> float:

@@ -10,8 +10,8 @@ prompt on every draw) therefore gives the answers of any pruner and weighting on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..noise.draws import Draws
-from ..noise.prediction import PredictionTypeName
-from ..noise.schedule import NoiseSchedule
 from ..pruners import NoPruning, Pruner, PrunerName
 from ..race.loop import run_race
 from ..race.recorded import RecordedErrors
@@ -33,12 +31,15 @@ from ..scoring.weighting import Weighting, WeightingName
 from ..strategies import resolve_strategy
 from ..utils.validation import check_positive_integer
 from .certificate import certify
+from .checks import check_table
 from .parquet import PER_DRAW, read_parquet, write_parquet
-from .setup import RecordSetup, promised_alpha
+from .setup import RecordSetup, SharedSettings, promised_alpha
+
+NOT_RACED = "its race did not end"
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorTable:
+class ErrorTable(SharedSettings):
     """Noise-prediction errors of N images, P prompts and J draws.
 
     Returned by ``DiffusionClassifier.errors``. Indexing with an integer, slice, array of integers
@@ -65,6 +66,15 @@ class ErrorTable:
         Settings common to all images. Its fields ``scoring``, ``schedule``, ``prediction_type``,
         ``loss``, ``classes``, ``prompts``, ``seed``, ``alpha`` and ``made_by`` are also attributes
         of the table.
+    skipped : tuple of (int, str), default=()
+        Images without errors, and the reason of each. Their answers are NaN.
+
+    Raises
+    ------
+    InputTypeError, InputValueError
+        If the fields do not make a table: shapes or dtypes that do not fit, timesteps out of
+        range, densities that are not positive, infinite errors, or NaN before a prompt's last
+        draw.
 
     Examples
     --------
@@ -88,101 +98,68 @@ class ErrorTable:
     round_of: NDArray[np.int64]
     antithetic: NDArray[np.bool_]
     setup: RecordSetup
+    skipped: tuple[tuple[int, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        check_table(arrays, arrays.pop("setup"), arrays.pop("skipped"))
 
     @classmethod
     def from_results(
-        cls, results: Iterable[Result], tape: DrawTape, setup: RecordSetup
+        cls,
+        results: Iterable[Result],
+        tape: DrawTape,
+        setup: RecordSetup,
+        skipped: Iterable[tuple[int, str]] = (),
     ) -> ErrorTable:
         """Collect the results of a race.
 
         Parameters
         ----------
         results : iterable of Result
-            Results of images 0 ... N - 1, in any order.
+            In any order.
         tape : DrawTape
             The draws of the race.
         setup : RecordSetup
+        skipped : iterable of (int, str), optional
+            Images without a result, and the reason of each.
 
         Returns
         -------
         ErrorTable
+            Of all images up to the last that has a result or was skipped. An image before it that
+            has neither counts as skipped.
 
         Raises
         ------
         InputValueError
             If there are no results.
         """
-        found = sorted(results, key=lambda result: result.image)
+        found = {result.image: result for result in results}
+        reasons = dict(skipped)
         if not found:
             raise InputValueError("there are no images to race.")
-        most = max(result.errors.shape[1] for result in found)
-        first = found[0].errors
-        errors = np.full((len(found), len(first), most), np.nan, first.numpy().dtype)
-        for row, result in enumerate(found):
-            errors[row, :, : result.errors.shape[1]] = result.errors.numpy()
+        n_images = max(*found, *reasons, 0) + 1
+        reasons |= {i: NOT_RACED for i in range(n_images) if i not in found | reasons}
+        most = max(result.errors.shape[1] for result in found.values())
+        first = next(iter(found.values())).errors
+        errors = np.full((n_images, len(first), most), np.nan, first.numpy().dtype)
+        active = np.zeros((n_images, len(first)), bool)
+        for image, result in found.items():
+            errors[image, :, : result.errors.shape[1]] = result.errors.numpy()
+            active[image] = result.active.numpy()
         round_of = tape.round_of[:most].tolist()
         antithetic = [rounds.antithetic for n in round_of if (rounds := tape[n]) is not None]
         return cls(
             errors=errors,
-            active=torch.stack([result.active for result in found]).numpy(),
+            active=active,
             timesteps=tape.timesteps[:most].numpy(),
             density=tape.density[:most].numpy(),
             round_of=np.array(round_of),
             antithetic=np.array(antithetic),
             setup=setup,
+            skipped=tuple(sorted(reasons.items())),
         )
-
-    # ------------------------------------------------------------------ shared settings
-
-    @property
-    def scoring(self) -> Scoring:
-        """Weights, priors and prompt classes that the race used."""
-        return self.setup.scoring
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The network's noise schedule."""
-        return self.setup.schedule
-
-    @property
-    def prediction_type(self) -> PredictionTypeName:
-        """What the network predicts: "epsilon", "v_prediction", "sample" or "flow"."""
-        return self.setup.prediction_type
-
-    @property
-    def loss(self) -> str:
-        """Loss of the noise residual: "l2", "l1", "huber" or "vlb"."""
-        return self.setup.loss
-
-    @property
-    def classes(self) -> NDArray[Any]:
-        """Class labels, of shape (K,)."""
-        return self.setup.classes
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The P prompts, in the order of axis 1 of ``errors``."""
-        return self.setup.prompts
-
-    @property
-    def class_of(self) -> NDArray[np.int64]:
-        """Index into ``classes`` of each prompt's class, of shape (P,)."""
-        return self.scoring.class_of.numpy()
-
-    @property
-    def seed(self) -> int:
-        """Key of the draws: tables with the same seed and sampler share their noise."""
-        return self.setup.seed
-
-    @property
-    def alpha(self) -> float:
-        """Bound, promised by the pruner, on the probability of dropping the best class, or NaN."""
-        return self.setup.alpha
-
-    @property
-    def made_by(self) -> dict[str, Any] | None:
-        """Identity of the network, image format and loss; None if unknown."""
-        return self.setup.made_by
 
     # ------------------------------------------------------------------ cost
 
@@ -213,19 +190,35 @@ class ErrorTable:
             ``resolved``: whether a single class was left at the end; ``alpha``: see
             :class:`RecordSetup`; ``winner``, ``runner_up``: labels; ``margin``,
             ``standard_error``: the difference of their losses, and its standard error over
-            rounds; ``n_draws``: the number of draws taken.
+            rounds; ``n_draws``: the number of draws taken. Skipped images have no draws, and
+            None as winner and runner-up.
         """
         return certify(self.rows(), self.round_of, self.setup)
 
     def class_losses(self, scoring: Scoring | None = None) -> Tensor:
         """Class losses [N, K] in float64, by default with the scoring of the race."""
         scoring = self.scoring if scoring is None else scoring
-        return torch.stack([scoring.class_losses_of(*row) for row in self.rows()])
+        return self._answers(scoring.class_losses_of, len(self.classes))
 
     def log_posterior(self, scoring: Scoring | None = None) -> Tensor:
         """Log posterior [N, K] of the classes, by default with the scoring of the race."""
         scoring = self.scoring if scoring is None else scoring
-        return torch.stack([scoring.log_posterior_of(*row) for row in self.rows()])
+        return self._answers(scoring.log_posterior_of, len(self.classes))
+
+    def _answers(self, answer: Callable[..., Tensor], n_classes: int) -> Tensor:
+        """Apply a function of ``rows()`` to every image; NaN for those that were skipped."""
+        answers = torch.full((len(self), n_classes), torch.nan, dtype=torch.float64)
+        skipped = dict(self.skipped)
+        for image, row in enumerate(self.rows()):
+            if image not in skipped:
+                answers[image] = answer(*row)
+                if bool(answers[image].isnan().any()):
+                    most = float(row[0].nan_to_num().max())
+                    raise InputValueError(
+                        f"the answer for image {image} is NaN, because its errors, the weights or "
+                        f"the temperature are too large; its largest error is {most:g}."
+                    )
+        return answers
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield errors [P, J], timesteps [J], density [J] and active [P] of each image."""
@@ -298,9 +291,10 @@ class ErrorTable:
         budget = check_positive_integer("max_draws", pruner.max_draws)
         tape = DrawTape(self._rounds(), budget)
         source = RecordedErrors(torch.as_tensor(self.errors))
-        results = run_race(source, tape, pruner, scoring, range(len(self)))
+        raced = np.setdiff1d(np.arange(len(self)), [image for image, _ in self.skipped])
+        results = run_race(source, tape, pruner, scoring, raced.tolist())
         setup = replace(self.setup, scoring=scoring, alpha=promised_alpha(pruner))
-        return ErrorTable.from_results(results, tape, setup)
+        return ErrorTable.from_results(results, tape, setup, self.skipped)
 
     def _rounds(self) -> Iterator[Draws]:
         """Yield the recorded rounds; their noise keys are placeholders, as no noise is needed."""
@@ -363,7 +357,10 @@ class ErrorTable:
 
     def __getitem__(self, index: Any) -> ErrorTable:
         rows = np.atleast_1d(np.arange(len(self))[index])
-        return replace(self, errors=self.errors[rows], active=self.active[rows])
+        reasons = dict(self.skipped)
+        skipped = tuple((i, reasons[r]) for i, r in enumerate(rows.tolist()) if r in reasons)
+        errors, active = self.errors[rows], self.active[rows]
+        return replace(self, errors=errors, active=active, skipped=skipped)
 
     def __repr__(self) -> str:
         n, p, j = self.errors.shape
