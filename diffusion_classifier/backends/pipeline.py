@@ -24,9 +24,9 @@ from .families.edm import preconditioned
 from .families.registry import find_family
 from .families.text import padded_alike, warn_of_unknown_words
 from .loading.cache import cached
-from .loading.identity import hash_configs
 from .loading.load import load_pipeline
 from .loading.origin import Origin, resolve_name
+from .state import hash_configs
 
 PROMPTS_PER_BATCH = 64  # of the text encoders
 
