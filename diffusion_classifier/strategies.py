@@ -12,6 +12,8 @@ from .errors import InputTypeError
 from .pruners import PRUNERS, Pruner
 from .samplers import SAMPLERS, ImportanceSampler, Sampler, StratifiedSampler
 from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, Scoring, Weighting
+from .utils.constraints import check_parameters
+from .utils.display import short_repr
 from .utils.validation import check_option
 
 # Base class, strategies by name, and default name of each kind of strategy.
@@ -41,7 +43,8 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     Raises
     ------
     InputValueError
-        If ``value`` is an unknown name.
+        If ``value`` is an unknown name, or a parameter of the instance has a value that it does
+        not allow.
     InputTypeError
         If ``value`` is of another type.
     """
@@ -51,10 +54,14 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     if isinstance(value, str):
         return known[check_option(kind, value, known)]()
     if isinstance(value, base):
-        return clone(value)
+        strategy = clone(value)
+        check_parameters(strategy)
+        return strategy
+    is_class = any(value is cls for cls in known.values())
     raise InputTypeError(
-        f"{kind}={value!r} must be a {base.__name__}, None, or one of {', '.join(map(repr, known))}"
-        + (" (an instance, not the class)." if value in known.values() else ".")
+        f"{kind}={short_repr(value)} must be a {base.__name__}, None, or one of "
+        + ", ".join(map(repr, known))
+        + (" (an instance, not the class)." if is_class else ".")
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from ..learner import Learner
+from ..utils.constraints import MANY, Integers, Table, check_parameters
 from ..utils.display import DocumentedMixin
-from ..utils.validation import check_positive_integer
 
 
 class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
@@ -29,10 +29,11 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
     Attributes
     ----------
     max_draws : int
-        Draws after which a race ends even if several classes are still active.
+        Draws after which a race ends even if several classes are still active, at most 100,000.
     """
 
     max_draws: int
+    _constraints: ClassVar[Table] = {"max_draws": Integers(1, MANY)}
 
     @abstractmethod
     def select(
@@ -64,8 +65,12 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         Raises
         ------
         InputValueError
-            If a parameter of the pruner is out of range.
+            If a parameter of the pruner has a value that it does not allow.
         """
+
+    def _check(self) -> None:
+        """Raise an InputValueError if a parameter has a value that it does not allow."""
+        check_parameters(self)
 
     def next_look(self, n_draws: int) -> int:
         """Return the number of draws at which ``select`` may next drop a prompt.
@@ -106,12 +111,14 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         Raises
         ------
         InputValueError
-            If a parameter of the pruner is out of range.
+            If a parameter of the pruner has a value that it does not allow.
         """
-        budget = check_positive_integer("max_draws", self.max_draws)
+        self._check()
         most = np.sort([1] * n_classes if n_prompts is None else list(n_prompts))[::-1].cumsum()
         total = n_draws = 0
-        for size in itertools.repeat(1, budget) if round_sizes is None else round_sizes:
+        for size in (
+            itertools.repeat(1, int(self.max_draws)) if round_sizes is None else round_sizes
+        ):
             if n_classes == 1:
                 break
             total += size * int(most[n_classes - 1])
@@ -144,10 +151,6 @@ class BuiltInPruner(Pruner):
             class_of = torch.arange(active.shape[1])
         return self._survivors(Look(contributions, active, round_of, class_of))
 
-    def _check(self) -> None:
-        """Raise an InputValueError if a parameter is out of range."""
-        check_positive_integer("max_draws", self.max_draws)
-
     @abstractmethod
     def _survivors(self, look: Look) -> Tensor:
         """Return the prompts that stay active, as :meth:`select` does."""
@@ -163,13 +166,10 @@ class LeaderPruner(BuiltInPruner):
     """
 
     min_draws: int
+    _constraints: ClassVar[Table] = {**Pruner._constraints, "min_draws": Integers(1, MANY)}
 
     def next_look(self, n_draws: int) -> int:
         return max(n_draws + 1, self.min_draws)
-
-    def _check(self) -> None:
-        super()._check()
-        check_positive_integer("min_draws", self.min_draws)
 
     def _survivors(self, look: Look) -> Tensor:
         if look.contributions.shape[2] < self.min_draws:
@@ -187,7 +187,12 @@ class NoPruning(BuiltInPruner):
     Parameters
     ----------
     max_draws : int, default=200
-        Draws per prompt.
+        Draws per prompt, at most 100,000.
+
+    Raises
+    ------
+    InputValueError
+        In ``select``, if ``max_draws`` is not a positive integer or is too large.
 
     Examples
     --------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from ..errors import InputValueError
+from ..utils.constraints import Reals, Table
 from .base import LeaderPruner
 
 
@@ -24,14 +25,15 @@ class PairedTestPruner(LeaderPruner):
     min_draws : int, default=20
         Draws before the first test; 1 has the same effect as 2.
     max_draws : int, default=200
-        Draws after which a race ends even if several classes are still active.
+        Draws after which a race ends even if several classes are still active, at
+        most 100,000.
     p_value : float in (0, 1/2), default=2e-3
         One-sided level of each test.
 
     Raises
     ------
     InputValueError
-        In ``select``, if a parameter is out of range.
+        In ``select``, if a parameter has a value that it does not allow.
 
     References
     ----------
@@ -47,15 +49,15 @@ class PairedTestPruner(LeaderPruner):
     tensor([[ True, False,  True]])
     """
 
+    _constraints: ClassVar[Table] = {
+        **LeaderPruner._constraints,
+        "p_value": Reals(0, 0.5, "neither"),
+    }
+
     def __init__(self, min_draws: int = 20, *, max_draws: int = 200, p_value: float = 2e-3) -> None:
         self.min_draws = min_draws
         self.max_draws = max_draws
         self.p_value = p_value
-
-    def _check(self) -> None:
-        super()._check()
-        if not 0 < self.p_value < 0.5:
-            raise InputValueError(f"p_value={self.p_value!r} must be between 0 and 1/2.")
 
     def _too_far(self, differences: Tensor) -> Tensor:
         n_draws = differences.shape[2]

@@ -46,15 +46,15 @@ with nu_max = prior_rounds.
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord
-from ..utils.validation import check_positive_integer
-from .base import BuiltInPruner, Look
+from ..utils.constraints import MANY, Booleans, Integers, Reals, Table
+from .base import BuiltInPruner, Look, Pruner
 
 _MOST_PRIOR_ROUNDS = 20.0  # upper bound on the weight of a learned variance
 _LEAST_QUANTILE = 0.1  # of the observed variances: lower bound on the learned one
@@ -77,7 +77,8 @@ class RacingPruner(BuiltInPruner):
         per class race individually (``prompt_reduction`` "best" and "mixture"), it bounds the
         probability that the best prompt is dropped.
     max_draws : int, default=200
-        Draws after which a race ends even if several classes are still active.
+        Draws after which a race ends even if several classes are still active, at
+        most 100,000.
     min_rounds : int, default=2
         Rounds before the first drop, at least 2. In addition, a class is dropped only when the
         rounds after the first, plus the weight of the prior variance, are at least 6.
@@ -104,7 +105,7 @@ class RacingPruner(BuiltInPruner):
     Raises
     ------
     InputValueError
-        In ``select``, if a parameter is out of range.
+        In ``select``, if a parameter has a value that it does not allow.
 
     References
     ----------
@@ -126,6 +127,15 @@ class RacingPruner(BuiltInPruner):
     >>> RacingPruner().select(errors, active, torch.arange(40) // 4)
     tensor([[ True,  True, False]])
     """
+
+    _constraints: ClassVar[Table] = {
+        **Pruner._constraints,
+        "alpha": Reals(0, 1, "neither"),
+        "min_rounds": Integers(2, MANY),  # the first round only finds a leader
+        "prior_rounds": Reals(0, MANY),
+        "tuned_round": Integers(1, MANY),
+        "learn_profile": Booleans(),
+    }
 
     def __init__(
         self,
@@ -215,20 +225,6 @@ class RacingPruner(BuiltInPruner):
         evidence = total**2 / (n + precision)
         behind = (total > 0) & (evidence >= needed * (nu * variance + squares))
         return active & ~(behind & rivals & (n + nu >= _LEAST_KNOWLEDGE))
-
-    def _check(self) -> None:
-        super()._check()
-        if not 0 < self.alpha < 1:
-            raise InputValueError(f"alpha={self.alpha!r} must be above 0 and below 1.")
-        if not 0 <= self.prior_rounds < math.inf:
-            raise InputValueError(
-                f"prior_rounds={self.prior_rounds!r} must be at least 0 and finite."
-            )
-        if check_positive_integer("min_rounds", self.min_rounds) == 1:
-            raise InputValueError(
-                "min_rounds=1 must be at least 2, because the first round only finds a leader."
-            )
-        check_positive_integer("tuned_round", self.tuned_round)
 
     def _precision(self) -> float:
         """Compute c^2, the prior precision of mu / s."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import InputValueError
-from ..utils.validation import check_positive_integer
-from .base import BuiltInPruner, Look
+from ..utils.constraints import MANY, Integers, Sequences, Table
+from ..utils.display import short_repr
+from .base import BuiltInPruner, Look, Pruner
 
 
 class StagedPruner(BuiltInPruner):
@@ -25,7 +27,7 @@ class StagedPruner(BuiltInPruner):
     keep : sequence of int, default=(5,)
         Number of classes kept at each cut, not increasing.
     max_draws : int, default=200
-        Draws of the classes that survive all cuts.
+        Draws of the classes that survive all cuts, at most 100,000.
 
     Raises
     ------
@@ -47,6 +49,12 @@ class StagedPruner(BuiltInPruner):
     1100
     """
 
+    _constraints: ClassVar[Table] = {
+        **Pruner._constraints,
+        "n_draws": Sequences(Integers(1, MANY)),
+        "keep": Sequences(Integers(1)),
+    }
+
     def __init__(
         self, n_draws: Sequence[int] = (20,), keep: Sequence[int] = (5,), max_draws: int = 200
     ) -> None:
@@ -54,24 +62,27 @@ class StagedPruner(BuiltInPruner):
         self.keep = keep
         self.max_draws = max_draws
 
-    def _stages(self) -> list[tuple[int, int]]:
-        """Return the validated (draws, keep) of each cut."""
-        draws = [check_positive_integer("n_draws", n) for n in self.n_draws]
-        keep = [check_positive_integer("keep", k) for k in self.keep]
-        budget = check_positive_integer("max_draws", self.max_draws)
+    def _check(self) -> None:
+        super()._check()
+        draws, keep = list(self.n_draws), list(self.keep)
+        given = f"n_draws={short_repr(self.n_draws)} and keep={short_repr(self.keep)}"
         if len(draws) != len(keep):
             raise InputValueError(
-                f"n_draws={self.n_draws!r} and keep={self.keep!r} must have one entry per cut, but "
-                f"have {len(draws)} and {len(keep)}."
+                f"{given} must have one entry per cut, but have {len(draws)} and {len(keep)}."
             )
         if draws != sorted(set(draws)) or keep != sorted(keep, reverse=True):
             raise InputValueError(
-                f"n_draws={self.n_draws!r} must increase and keep={self.keep!r} must not increase."
+                f"{given} are wrong: n_draws must increase and keep must not increase."
             )
-        if draws and budget <= draws[-1]:
+        if draws and self.max_draws <= draws[-1]:
             raise InputValueError(
-                f"max_draws={budget} must be above the last cut, at {draws[-1]} draws."
+                f"max_draws={self.max_draws} must be above the last cut, at {draws[-1]} draws."
             )
+
+    def _stages(self) -> list[tuple[int, int]]:
+        """Return the (draws, keep) of each cut."""
+        self._check()
+        draws, keep = map(int, self.n_draws), map(int, self.keep)
         return list(zip(draws, keep, strict=True))
 
     def _survivors(self, look: Look) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord
-from .base import LeaderPruner
+from ..utils.constraints import Reals, Table
+from .base import LeaderPruner, Look
 
 
 class ThresholdPruner(LeaderPruner):
@@ -19,8 +20,8 @@ class ThresholdPruner(LeaderPruner):
     ----------
     threshold : float, optional
         Largest ``sum_j (c_pj - c_leader,j)`` at which prompt p stays, where ``c_pj`` is its
-        contribution on draw j. The unit is the nat with "likelihood" weights. By default
-        ``fit(X, y)`` learns it from the recorded images that all draws together classify
+        contribution on draw j; not negative. The unit is the nat with "likelihood" weights. By
+        default ``fit(X, y)`` learns it from the recorded images that all draws together classify
         correctly: it is the smallest threshold that keeps the true class in all of them but a
         share ``error``.
     error : float in [0, 1), default=0.02
@@ -29,7 +30,8 @@ class ThresholdPruner(LeaderPruner):
     min_draws : int, default=4
         Draws before the first cut.
     max_draws : int, default=200
-        Draws after which a race ends even if several classes are still active.
+        Draws after which a race ends even if several classes are still active, at
+        most 100,000.
 
     Attributes
     ----------
@@ -39,8 +41,8 @@ class ThresholdPruner(LeaderPruner):
     Raises
     ------
     InputValueError
-        In ``select``, if ``threshold`` is neither given nor learned, or a parameter is out of
-        range.
+        In ``select``, if ``threshold`` is neither given nor learned, or a parameter has a value
+        that it does not allow.
 
     References
     ----------
@@ -55,6 +57,12 @@ class ThresholdPruner(LeaderPruner):
     >>> pruner.select(contributions, torch.ones(1, 3, dtype=torch.bool), torch.arange(2))
     tensor([[ True, False,  True]])
     """
+
+    _constraints: ClassVar[Table] = {
+        **LeaderPruner._constraints,
+        "threshold": Reals(0) | None,
+        "error": Reals(0, 1, "left"),
+    }
 
     def __init__(
         self,
@@ -79,10 +87,10 @@ class ThresholdPruner(LeaderPruner):
         Raises
         ------
         InputValueError
-            If ``error`` is out of range, or no recorded image is classified correctly.
+            If a parameter has a value that it does not allow, or no recorded image is classified
+            correctly.
         """
-        if not 0 <= self.error < 1:
-            raise InputValueError(f"error={self.error!r} must be at least 0 and below 1.")
+        self._check()
         shortfalls = [  # how far each true class was behind at its worst look
             -float(differences.cumsum(1)[:, self.min_draws - 1 :].min())
             for differences in record.paired_differences(weights)
@@ -97,11 +105,9 @@ class ThresholdPruner(LeaderPruner):
         self.threshold_ = float(worst.quantile(1 - self.error, interpolation="higher"))
         return self
 
-    def _check(self) -> None:
-        super()._check()
-        threshold = self._given_or_learned("threshold")
-        if threshold < 0:
-            raise InputValueError(f"threshold={threshold!r} must not be negative.")
+    def _survivors(self, look: Look) -> Tensor:
+        self._given_or_learned("threshold")  # before the first ``min_draws`` draws are paid for
+        return super()._survivors(look)
 
     def _too_far(self, differences: Tensor) -> Tensor:
         return differences.sum(2) > self._given_or_learned("threshold")

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from sklearn.base import BaseEstimator
 
 from ..learner import Learner
 from ..noise.draws import Draws
 from ..noise.schedule import NoiseSchedule
+from ..utils.constraints import Table
 from ..utils.display import DocumentedMixin
 
 
@@ -34,6 +36,7 @@ class Sampler(Learner, DocumentedMixin, BaseEstimator, ABC):
     """
 
     endless: bool = True
+    _constraints: ClassVar[Table] = {}
 
     @abstractmethod
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,16 @@ import torch
 from ..errors import InputValueError
 from ..noise.draws import Draws, _plain_round
 from ..noise.schedule import NoiseSchedule
-from ..utils.validation import check_positive_integer
+from ..utils.constraints import (
+    MANY,
+    Arrays,
+    Integers,
+    Sequences,
+    Table,
+    as_numbers,
+    check_parameters,
+)
+from ..utils.display import short_repr
 from .base import Sampler
 
 
@@ -53,17 +62,22 @@ class EvenSampler(Sampler):
 
     endless = False
 
+    _constraints: ClassVar[Table] = {"stages": Sequences(Integers(1, MANY))}
+
     def __init__(self, stages: Sequence[int] = (20, 200)) -> None:
         self.stages = stages
 
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
-        stages = [check_positive_integer("stages", n) for n in self.stages]
+        check_parameters(self)
+        stages = [int(n) for n in self.stages]
         if not stages or stages != sorted(set(stages)):
-            raise InputValueError(f"stages={self.stages!r} must be increasing positive integers.")
+            raise InputValueError(
+                f"stages={short_repr(self.stages)} must be increasing positive integers."
+            )
         if stages[-1] > schedule.n_timesteps:
             raise InputValueError(
-                f"the last of stages={self.stages!r} must be at most {schedule.n_timesteps}, the "
-                "number of timesteps of this model."
+                f"the last of stages={short_repr(self.stages)} must be at most "
+                f"{schedule.n_timesteps}, the number of timesteps of this model."
             )
         step = schedule.n_timesteps // stages[-1]
         grid = np.arange(step // 2, schedule.n_timesteps, step)[: stages[-1]]
@@ -106,6 +120,12 @@ class FixedDraws(Sampler):
 
     endless = False
 
+    _constraints: ClassVar[Table] = {
+        "timesteps": Sequences(Integers(0, MANY)),
+        "noise": Arrays() | None,
+        "round_size": Integers(1, MANY) | None,
+    }
+
     def __init__(
         self, timesteps: Sequence[int], noise: Any = None, *, round_size: int | None = None
     ) -> None:
@@ -114,25 +134,26 @@ class FixedDraws(Sampler):
         self.round_size = round_size
 
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
+        check_parameters(self)
         timesteps = [int(t) for t in self.timesteps]
         if not timesteps:
-            raise InputValueError("timesteps is empty; give at least one.")
-        for j, t in enumerate(timesteps):
-            if not 0 <= t < schedule.n_timesteps or t != self.timesteps[j]:
-                raise InputValueError(
-                    f"timesteps[{j}] = {self.timesteps[j]} must be an integer from 0 to "
-                    f"{schedule.n_timesteps - 1}."
-                )
-        noise = None if self.noise is None else torch.as_tensor(self.noise, dtype=torch.float32)
-        if noise is not None and len(noise) != len(timesteps):
             raise InputValueError(
-                f"noise has {len(noise)} entries, but timesteps has {len(timesteps)}; give one "
-                "noise per timestep."
+                f"timesteps={short_repr(self.timesteps)} is empty; give at least one."
             )
-        if self.round_size is None:
-            size = len(timesteps)
-        else:
-            size = check_positive_integer("round_size", self.round_size)
+        for j, t in enumerate(timesteps):
+            if t >= schedule.n_timesteps:
+                raise InputValueError(
+                    f"timesteps[{j}] = {t} must be an integer from 0 to {schedule.n_timesteps - 1}."
+                )
+        noise = None
+        if self.noise is not None:
+            noise = torch.from_numpy(as_numbers("noise", self.noise)).float()
+        if noise is not None and noise.shape[:1] != (len(timesteps),):
+            raise InputValueError(
+                f"noise={short_repr(self.noise)} has shape {tuple(noise.shape)}, but timesteps has "
+                f"{len(timesteps)} entries; give one noise per timestep."
+            )
+        size = len(timesteps) if self.round_size is None else int(self.round_size)
         for start in range(0, len(timesteps), size):
             part = slice(start, start + size)
             yield _plain_round(

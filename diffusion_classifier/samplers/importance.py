@@ -8,16 +8,17 @@ Mixing p with the uniform distribution (a *defensive mixture*) bounds the factor
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord, Profile
 from ..noise.schedule import NoiseSchedule
+from ..utils.constraints import Arrays, Reals, Table, as_numbers
+from ..utils.display import short_repr
 from .stratified import StratifiedSampler
 
 
@@ -27,7 +28,7 @@ class ImportanceSampler(StratifiedSampler):
     Parameters
     ----------
     round_size : int, default=2
-        Draws per round.
+        Draws per round, at most 100,000.
     antithetic : bool, default=False
         Take draws in pairs with noises eps and -eps at the same timestep. A pair counts as one
         observation, so a round has half as many timesteps.
@@ -48,8 +49,7 @@ class ImportanceSampler(StratifiedSampler):
     ------
     InputValueError
         In ``rounds``, if ``proposal`` is neither given nor learned or does not have one finite,
-        non-negative entry per timestep, ``uniform_share`` is out of range, or ``round_size`` is
-        invalid.
+        non-negative entry per timestep, or another parameter has a value that it does not allow.
 
     References
     ----------
@@ -63,6 +63,12 @@ class ImportanceSampler(StratifiedSampler):
     >>> draws.timesteps.tolist(), draws.density.tolist()
     ([2, 3], [1.5, 1.5])
     """
+
+    _constraints: ClassVar[Table] = {
+        **StratifiedSampler._constraints,
+        "proposal": Arrays(0) | None,
+        "uniform_share": Reals(0, 1, "right"),
+    }
 
     def __init__(
         self,
@@ -96,16 +102,14 @@ class ImportanceSampler(StratifiedSampler):
     def _probabilities(self, n_timesteps: int) -> NDArray[np.float64]:
         """Compute p(t), the proposal mixed with the uniform distribution, of shape (T,)."""
         proposal = self._given_or_learned("proposal")
-        p = torch.as_tensor(proposal, dtype=torch.float64).numpy()
-        if p.shape != (n_timesteps,) or not np.isfinite(p).all() or (p < 0).any():
+        p = as_numbers("proposal", proposal, low=0)
+        if p.shape != (n_timesteps,):
             raise InputValueError(
-                f"proposal of shape {p.shape} must have one finite, non-negative entry for each "
-                f"of the {n_timesteps} timesteps."
+                f"proposal={short_repr(proposal)} has shape {p.shape}; give one entry for each of "
+                f"the {n_timesteps} timesteps."
             )
-        if not 0 < self.uniform_share <= 1:
-            raise InputValueError(
-                f"uniform_share={self.uniform_share!r} must be above 0 and at most 1."
-            )
-        if p.sum() == 0:
+        if not p.any():
             p = np.ones_like(p)
+        elif np.isinf(p.sum()):
+            p = p / p.max()
         return (1 - self.uniform_share) * p / p.sum() + self.uniform_share / n_timesteps

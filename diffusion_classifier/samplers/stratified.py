@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputValueError
 from ..noise.draws import Draws
 from ..noise.schedule import NoiseSchedule
-from ..utils.validation import check_positive_integer
+from ..utils.constraints import MANY, Booleans, Integers, Table, check_parameters
 from .base import Sampler
 
 
@@ -26,7 +27,7 @@ class StratifiedSampler(Sampler):
     Parameters
     ----------
     round_size : int, default=2
-        Draws per round.
+        Draws per round, at most 100,000.
     antithetic : bool, default=False
         Take draws in pairs with noises eps and -eps at the same timestep. A pair counts as one
         observation, so a round has half as many timesteps.
@@ -36,8 +37,8 @@ class StratifiedSampler(Sampler):
     Raises
     ------
     InputValueError
-        In ``rounds``, if ``round_size`` is not a positive integer, or is odd although
-        ``antithetic=True``.
+        In ``rounds``, if a parameter has a value that it does not allow, or ``round_size`` is odd
+        although ``antithetic=True``.
 
     References
     ----------
@@ -54,6 +55,12 @@ class StratifiedSampler(Sampler):
     [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
 
+    _constraints: ClassVar[Table] = {
+        "round_size": Integers(1, MANY),
+        "antithetic": Booleans(),
+        "stratified": Booleans(),
+    }
+
     def __init__(
         self, round_size: int = 2, *, antithetic: bool = False, stratified: bool = True
     ) -> None:
@@ -62,7 +69,8 @@ class StratifiedSampler(Sampler):
         self.stratified = stratified
 
     def rounds(self, schedule: NoiseSchedule, seed: int) -> Iterator[Draws]:
-        size = check_positive_integer("round_size", self.round_size)
+        check_parameters(self)
+        size = int(self.round_size)
         if self.antithetic and size % 2:
             raise InputValueError(
                 f"round_size={size} must be even, because antithetic draws come in pairs."

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputValueError
+from ..utils.constraints import as_numbers
+from ..utils.display import short_repr
 from .calibration import temperature
 from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
 
@@ -222,13 +224,10 @@ def read_log_prior(priors: Any, n_classes: int) -> Tensor:
     InputValueError
         If ``priors`` are not ``n_classes`` positive finite numbers.
     """
-    try:
-        values = np.ones(n_classes) if priors is None else np.asarray(priors, float)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape != (n_classes,) or not np.isfinite(values).all() or (values <= 0).any():
+    values = np.ones(n_classes) if priors is None else as_numbers("priors", priors)
+    if values.shape != (n_classes,) or (values <= 0).any():
         raise InputValueError(
-            f"priors={priors!r} must be {n_classes} positive numbers, in the order of the sorted "
-            "labels."
+            f"priors={short_repr(priors)} must be {n_classes} positive numbers, in the order of "
+            "the sorted labels."
         )
-    return torch.as_tensor(np.log(values / values.sum()))
+    return torch.as_tensor(np.log(values)).log_softmax(0)  # the sum of the values may overflow

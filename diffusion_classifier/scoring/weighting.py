@@ -7,7 +7,7 @@ prediction type.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from sklearn.base import BaseEstimator
@@ -17,11 +17,14 @@ from ..errors import InputValueError
 from ..learner import FitRecord, Learner, Profile
 from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
+from ..utils.constraints import Reals, Table, check_parameters
 from ..utils.display import DocumentedMixin
 
 
 class Weighting(Learner, DocumentedMixin, BaseEstimator, ABC):
     """Base class of weightings, which give each timestep a weight."""
+
+    _constraints: ClassVar[Table] = {}
 
     @abstractmethod
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
@@ -145,8 +148,8 @@ class FittedWeighting(Weighting):
     Raises
     ------
     InputValueError
-        In ``learn``, if ``prior_images`` is negative or no image was recorded; in ``weights``, if
-        no weights were learned.
+        In ``learn``, if ``prior_images`` is negative or not finite, or no image was recorded; in
+        ``weights``, if no weights were learned.
 
     References
     ----------
@@ -159,14 +162,14 @@ class FittedWeighting(Weighting):
     """
 
     needs_record = True
+    _constraints: ClassVar[Table] = {"prior_images": Reals(0)}
 
     def __init__(self, prior_images: float = 10.0) -> None:
         self.prior_images = prior_images
 
     def learn(self, record: FitRecord, weights: Tensor | None = None) -> Self:
         """Learn the weights from a record; ``weights`` is ignored."""
-        if self.prior_images < 0:
-            raise InputValueError(f"prior_images={self.prior_images!r} must not be negative.")
+        check_parameters(self)
         profile = Profile.learn(record)
         # A floor on the variance keeps the ratio finite.
         floor = 1e-3 * (profile.rms**2).mean()

@@ -3,7 +3,7 @@
 A class lists its parameters in a table, ``_constraints = {"alpha": Reals(0, 1, "neither"), ...}``,
 and :func:`check_parameters` compares an instance with it. A constraint writes its own message::
 
-    alpha='x' must be above 0 and below 1.
+    alpha='x' must be a number > 0 and < 1.
 
 ``Integers(1) | None`` allows either.
 """
@@ -81,10 +81,10 @@ class Reals(Constraint):
         return bool(above and below)
 
     def __str__(self) -> str:
-        low = f"{'at least' if self.with_low else 'above'} {self.low}"
+        low = f"{'>=' if self.with_low else '>'} {self.low}"
         if self.high == math.inf:
-            return f"finite and {low}"
-        return f"{low} and {'at most' if self.with_high else 'below'} {self.high}"
+            return f"a finite number {low}"
+        return f"a number {low} and {'<=' if self.with_high else '<'} {self.high}"
 
 
 class Booleans(Constraint):

@@ -72,7 +72,7 @@ def test_staged_cost_counts_every_stage():
         (((20,), (5, 2), 200), "one entry per cut"),
         (((50, 20), (5, 2), 200), "must increase"),
         (((20, 50), (2, 5), 200), "must increase"),
-        (((20,), (0,), 200), "keep=0"),
+        (((20,), (0,), 200), r"keep\[0\]=0 must be a positive integer"),
         (((20,), (5,), 20), "must be above the last cut"),
     ],
 )
@@ -127,7 +127,9 @@ def test_threshold_is_learned_from_how_far_true_classes_fell_behind():
         ThresholdPruner().learn(make_record(behind[10:], [0]))
 
 
-@pytest.mark.parametrize("threshold, complaint", [(None, "no threshold"), (-1.0, "negative")])
+@pytest.mark.parametrize(
+    "threshold, complaint", [(None, "no threshold"), (-1.0, "-1.0 must be a finite number >= 0")]
+)
 def test_a_threshold_is_needed(threshold, complaint):
     with pytest.raises(ValueError, match=complaint):
         ThresholdPruner(threshold).select(CONTRIBUTIONS, ALL, ROUNDS)

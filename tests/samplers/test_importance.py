@@ -65,7 +65,7 @@ def test_the_proposal_is_learned_as_weight_times_rms():
     [
         ({}, "no proposal"),
         ({"proposal": [1.0]}, "each of the 100 timesteps"),
-        ({"proposal": -PROPOSAL}, "non-negative"),
+        ({"proposal": -PROPOSAL}, r"proposal\[\d+\]=-.* finite and at least 0"),
         ({"proposal": PROPOSAL, "uniform_share": 0}, "uniform_share=0"),
     ],
 )

@@ -22,7 +22,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,20 +34,20 @@ from torch import Tensor
 from ...errors import InputTypeError, InputValueError
 from ...noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ...noise.schedule import NoiseSchedule
-from ...utils.validation import check_option, check_positive_integer
+from ...utils.constraints import MANY, Integers, Options, Table, check
+from ...utils.display import short_repr
 from ..base import Backend, Conditioning
-from ..function import class_positions
-from .parameters import as_finite, total_moments
+from .parameters import as_finite, class_positions, total_moments
 
 # Standardised data have variances near 1. A covariance with an eigenvalue below NEAR_SINGULAR (one
 # row, constant or collinear features) gets ADDED_VARIANCE added to its diagonal.
 NEAR_SINGULAR = 1e-6
 ADDED_VARIANCE = 1e-2
+N_TIMESTEPS = Integers(1, MANY)
 _CHUNK_ELEMENTS = 2**16  # latent elements per chunk, so that temporaries fit the CPU cache
 _GATHERED_ELEMENTS = 2**20  # rotation elements copied per row; beyond, rows are grouped by class
 
 
-@lru_cache(maxsize=16)
 def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
     r"""Make a variance-preserving schedule that is wide enough for exact likelihoods.
 
@@ -59,6 +59,7 @@ def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
     Parameters
     ----------
     n_timesteps : int, default=1000
+        At most 100,000.
 
     Returns
     -------
@@ -67,14 +68,19 @@ def wide_schedule(n_timesteps: int = 1000) -> NoiseSchedule:
     Raises
     ------
     InputValueError
-        If ``n_timesteps`` is not a positive integer.
+        If ``n_timesteps`` is not a positive integer or is too large.
 
     Examples
     --------
     >>> wide_schedule()
     NoiseSchedule(n_timesteps=1000, log_snr=21.00..-17.00)
     """
-    n_timesteps = check_positive_integer("n_timesteps", n_timesteps)
+    check("n_timesteps", n_timesteps, N_TIMESTEPS)
+    return _wide_schedule(int(n_timesteps))
+
+
+@lru_cache(maxsize=16)
+def _wide_schedule(n_timesteps: int) -> NoiseSchedule:
     u = (torch.arange(n_timesteps, dtype=torch.float64) + 0.5) / n_timesteps
     log_snr = 2 + 2.5 * torch.logit(1 - u)
     return NoiseSchedule(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
@@ -92,7 +98,10 @@ class MixtureBackend(Backend):
     default_template = "{}"
     dtype = torch.float64
 
-    covariance_types: tuple[str, ...]  # values of covariance_type that the subclass supports
+    _constraints: ClassVar[Table] = {
+        "n_timesteps": N_TIMESTEPS,
+        "prediction_type": Options(*PREDICTION_TYPES),
+    }
 
     classes_: NDArray
     center_: NDArray[np.float64]
@@ -128,7 +137,9 @@ class MixtureBackend(Backend):
     @schedule.setter
     def schedule(self, schedule: NoiseSchedule | None) -> None:
         if not (schedule is None or isinstance(schedule, NoiseSchedule)):
-            raise InputTypeError(f"schedule={schedule!r} must be a NoiseSchedule or None.")
+            raise InputTypeError(
+                f"schedule={short_repr(schedule)} must be a NoiseSchedule or None."
+            )
         self._schedule = schedule
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -136,11 +147,6 @@ class MixtureBackend(Backend):
         return super().get_params(deep) | {"schedule": self._schedule}
 
     # --------------------------------------------------------------- fitting
-
-    def _check_options(self) -> None:
-        """Check the parameters that take one of several strings."""
-        check_option("covariance_type", self.covariance_type, self.covariance_types)
-        check_option("prediction_type", self.prediction_type, PREDICTION_TYPES)
 
     def _read_means(self, y: Any, shape: tuple[str, ...]) -> NDArray:
         """Set ``classes_`` from y and return the given means, one row per class."""

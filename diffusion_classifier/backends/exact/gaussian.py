@@ -8,7 +8,7 @@ of quadratic discriminant analysis, which tests all other parts of the package w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,8 @@ from sklearn.utils import check_X_y
 from ...errors import InputValueError
 from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
+from ...utils.constraints import Options, Reals, Table, check_parameters
+from ...utils.display import short_repr
 from .base import MixtureBackend
 from .parameters import as_finite, as_matrices
 
@@ -43,7 +45,7 @@ class GaussianBackend(MixtureBackend):
         Each covariance S becomes ``(1 - reg_param) S + reg_param I`` on standardised features,
         as in scikit-learn's QuadraticDiscriminantAnalysis on standardised data.
     n_timesteps : int, default=1000
-        Length of the default noise schedule; ignored if ``schedule`` is given.
+        Length of the default noise schedule, at most 100,000; ignored if ``schedule`` is given.
     schedule : NoiseSchedule or None, default=None
         Noise schedule. None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
@@ -81,7 +83,11 @@ class GaussianBackend(MixtureBackend):
     [0]
     """
 
-    covariance_types = ("full", "shared", "diag")
+    _constraints: ClassVar[Table] = {
+        **MixtureBackend._constraints,
+        "covariance_type": Options("full", "shared", "diag"),
+        "reg_param": Reals(0, 1),
+    }
 
     def __init__(
         self,
@@ -125,12 +131,11 @@ class GaussianBackend(MixtureBackend):
             If only one of means and covariances was given, neither they nor X were given, or a
             parameter has a wrong shape or value.
         """
-        self._check_options()
-        if not 0 <= self.reg_param <= 1:
-            raise InputValueError(f"reg_param={self.reg_param!r} must be between 0 and 1.")
+        check_parameters(self)
         if (self.means is None) != (self.covariances is None):
             raise InputValueError(
-                "give both means and covariances, or neither to learn them in fit."
+                f"means={short_repr(self.means)} and covariances={short_repr(self.covariances)}: "
+                "give both, or neither to learn them in fit."
             )
         moments: dict[str, NDArray] = {}
         if self.means is not None:

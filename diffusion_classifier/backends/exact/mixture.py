@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 from ...errors import InputValueError
 from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
+from ...utils.constraints import Options, Table, as_numbers, check_parameters
+from ...utils.display import short_repr
 from .base import MixtureBackend
 from .parameters import as_finite, as_matrices
 
@@ -35,7 +37,7 @@ class GaussianMixtureBackend(MixtureBackend):
     covariance_type : {"diag", "shared"}, default="diag"
         One vector of variances per component, or one covariance matrix for all components.
     n_timesteps : int, default=1000
-        Length of the default noise schedule; ignored if ``schedule`` is given.
+        Length of the default noise schedule, at most 100,000; ignored if ``schedule`` is given.
     schedule : NoiseSchedule or None, default=None
         Noise schedule. None is :func:`~diffusion_classifier.backends.exact.base.wide_schedule`.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
@@ -68,7 +70,10 @@ class GaussianMixtureBackend(MixtureBackend):
     0.94
     """
 
-    covariance_types = ("diag", "shared")
+    _constraints: ClassVar[Table] = {
+        **MixtureBackend._constraints,
+        "covariance_type": Options("diag", "shared"),
+    }
     covariances: ArrayLike  # required, unlike in the base class
 
     def __init__(
@@ -112,18 +117,18 @@ class GaussianMixtureBackend(MixtureBackend):
         InputValueError
             If y does not name K classes, or a parameter has a wrong shape or value.
         """
-        self._check_options()
+        check_parameters(self)
         means = self._read_means(y, ("K", "M", "F"))
         n_classes, n_components, n_features = means.shape
         if self.covariance_type == "shared":
             covariances = as_matrices(self.covariances, (n_features, n_features))
         else:
-            covariances = as_finite("covariances", self.covariances, np.shape(self.covariances))
+            covariances = as_numbers("covariances", self.covariances)
             pairs = zip(covariances.shape[::-1], means.shape[::-1], strict=False)
             if covariances.ndim > 3 or any(got not in (1, wanted) for got, wanted in pairs):
                 raise InputValueError(
-                    f"covariances of shape {covariances.shape} do not broadcast to the shape of "
-                    f"means, {means.shape}."
+                    f"covariances={short_repr(self.covariances)} of shape {covariances.shape} do "
+                    f"not broadcast to the shape of means, {means.shape}."
                 )
         if self.weights is None:
             weights = np.full((n_classes, n_components), 1 / n_components)
@@ -132,7 +137,7 @@ class GaussianMixtureBackend(MixtureBackend):
         if (weights < 0).any() or not np.allclose(weights.sum(1), 1):
             raise InputValueError(
                 "weights must be nonnegative and each row must sum to 1, but the smallest is "
-                f"{weights.min():.3g} and the rows sum to {weights.sum(1).tolist()}."
+                f"{weights.min():.3g} and the rows sum to {short_repr(weights.sum(1).tolist())}."
             )
         self._set_components(means, covariances, weights)
         return self

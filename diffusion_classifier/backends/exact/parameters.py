@@ -1,13 +1,18 @@
-"""Checks and moments of the parameters that the exact backends are given."""
+"""Checks and moments of the parameters and labels that the exact backends are given."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...errors import InputValueError
+from ...utils.constraints import as_numbers
+from ...utils.display import short_repr
 
 
 def total_moments(
@@ -43,19 +48,18 @@ def as_finite(name: str, value: Any, shape: tuple[int | str, ...]) -> NDArray[np
     Raises
     ------
     InputValueError
-        If the shape differs, or a value is NaN or infinite.
+        If the shape differs, or an item is not a finite number.
     """
-    array = np.asarray(value, dtype=np.float64)
+    array = as_numbers(name, value)
     fits = array.ndim == len(shape) and all(
         isinstance(wanted, str) or wanted == got
         for wanted, got in zip(shape, array.shape, strict=True)
     )
     if not fits:
         wanted = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
-        raise InputValueError(f"{name} has shape {array.shape}; expected ({wanted}).")
-    if not np.isfinite(array).all():
-        index = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
-        raise InputValueError(f"{name} holds NaN or infinity, first at index {index}.")
+        raise InputValueError(
+            f"{name}={short_repr(value)} has shape {array.shape}; expected ({wanted})."
+        )
     return array
 
 
@@ -71,3 +75,37 @@ def as_matrices(value: Any, shape: tuple[int | str, ...]) -> NDArray[np.float64]
     if not np.allclose(matrices, matrices.swapaxes(-1, -2)):
         raise InputValueError("covariances must be symmetric matrices.")
     return matrices
+
+
+def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
+    """Look up the positions of labels in the sorted classes.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+        Sorted and without duplicates.
+    labels : sequence of length P
+
+    Returns
+    -------
+    Tensor of shape (P,), dtype int64
+
+    Raises
+    ------
+    InputValueError
+        If a label is not one of the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class_positions(np.array(["cat", "dog"]), ["dog", "cat", "dog"]).tolist()
+    [1, 0, 1]
+    """
+    position = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
+    for p, label in enumerate(labels):
+        if label not in position:
+            raise InputValueError(
+                f"labels[{p}]={label!r} is not one of the {len(position)} classes given to fit, "
+                f"{', '.join(map(repr, list(position)[:10]))}; call fit again with all labels."
+            )
+    return torch.tensor([position[label] for label in labels], dtype=torch.int64)

@@ -229,17 +229,23 @@ EYES = [np.eye(2)] * 2
     ("params", "message"),
     [
         ({}, r"X is None.*call fit\(X, y\)"),
-        ({"means": MEANS}, "both means and covariances"),
-        ({"means": [0.0, 1.0], "covariances": EYES}, r"means has shape \(2,\); expected \(K, F\)"),
+        ({"means": MEANS}, r"means=\[\[0.*and covariances=None: give both"),
+        (
+            {"means": [0.0, 1.0], "covariances": EYES},
+            r"means=.* has shape \(2,\); expected \(K, F\)",
+        ),
         ({"means": MEANS, "covariances": np.eye(2)}, r"expected \(2, 2, 2\)"),
         ({"means": MEANS, "covariances": [[[1, 2], [2, 1]]] * 2}, "classes 'a', 'b' have negative"),
         ({"means": MEANS, "covariances": [[[1, 1], [0, 1]]] * 2}, "symmetric"),
         ({"means": MEANS, "covariances": [-np.eye(2)] * 2}, "negative variance, -1"),
-        ({"means": [[0, np.nan], [1, 1]], "covariances": EYES}, "means holds NaN"),
+        (
+            {"means": [[0, np.nan], [1, 1]], "covariances": EYES},
+            r"means\[0, 1\]=nan must be finite",
+        ),
         ({"means": MEANS * 2, "covariances": EYES * 2}, "y names 2 classes, but .* for 4"),
         ({"covariance_type": "tied"}, "covariance_type='tied' is not known"),
         ({"prediction_type": "noise"}, "prediction_type='noise' is not known"),
-        ({"reg_param": 1.5}, "reg_param=1.5 must be between 0 and 1"),
+        ({"reg_param": 1.5}, "reg_param=1.5 must be a number >= 0 and <= 1"),
     ],
 )
 def test_wrong_gaussian_parameters_are_named(params, message):
@@ -250,9 +256,9 @@ def test_wrong_gaussian_parameters_are_named(params, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"means": MEANS}, r"means has shape \(2, 2\); expected \(K, M, F\)"),
+        ({"means": MEANS}, r"means=.* has shape \(2, 2\); expected \(K, M, F\)"),
         ({"covariances": [1.0, 1.0, 1.0]}, r"\(3,\) do not broadcast .* \(2, 1, 2\)"),
-        ({"weights": [[1.0]]}, r"weights has shape \(1, 1\); expected \(2, 1\)"),
+        ({"weights": [[1.0]]}, r"weights=.* has shape \(1, 1\); expected \(2, 1\)"),
         ({"weights": [[0.9], [1.0]]}, "must sum to 1"),
         ({"covariance_type": "full"}, "covariance_type='full' is not known"),
     ],
