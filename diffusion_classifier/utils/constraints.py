@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any, Literal
 
@@ -219,6 +219,45 @@ def check_parameters(instance: Any) -> None:
     """
     for name, constraint in getattr(instance, "_constraints", {}).items():
         check(name, getattr(instance, name), constraint)
+
+
+def check_entries(name: str, entries: Any, table: Table, optional: Collection[str] = ()) -> None:
+    """Check that an object of a file has the keys of a table and no others, with allowed values.
+
+    Parameters
+    ----------
+    name : str
+        Where the object is, for messages.
+    entries : object
+    table : mapping of str to Constraint
+    optional : collection of str
+        Keys that may be missing.
+
+    Raises
+    ------
+    InputValueError
+        If ``entries`` is no mapping. Otherwise the message names the key.
+
+    Examples
+    --------
+    >>> check_entries("setup", {"seed": 1, "code": "x"}, {"seed": Integers(0)})
+    Traceback (most recent call last):
+    diffusion_classifier.errors.InputValueError: setup has an unknown key 'code'; its keys are \
+'seed'.
+    """
+    if not isinstance(entries, Mapping):
+        raise InputValueError(f"{name}={short_repr(entries)} must have named entries.")
+    unknown = next((key for key in entries if key not in table), None)
+    if unknown is not None:
+        known = ", ".join(map(repr, table)) or "none"
+        raise InputValueError(
+            f"{name} has an unknown key {short_repr(unknown)}; its keys are {known}."
+        )
+    for key, constraint in table.items():
+        if key in entries:
+            check(f"{name}.{key}", entries[key], constraint)
+        elif key not in optional:
+            raise InputValueError(f"{name} has no {key!r}.")
 
 
 def as_numbers(name: str, value: Any, low: float = -math.inf) -> NDArray[np.float64]:
