@@ -29,6 +29,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, check_random_state
 
 from .errors import InputValueError, MissingFileError, NotAFolderError
+from .images.files import IMAGE_SUFFIXES, is_image_name
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PALETTE = {
@@ -50,7 +51,6 @@ SCENE_SIZE = 32  # pixels
 GLYPH_SIZE = 24  # pixels that the 8 x 8 digit is enlarged to
 Split = Literal["train", "test", "unseen_pairs"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 Index = TypeVar("Index", int, NDArray[np.integer])
 
@@ -243,6 +243,8 @@ def load_scenes(
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images and labels of a folder that holds one sub-folder per class.
 
+    A folder without sub-folders can be passed as X directly: ``clf.predict("folder")``.
+
     Parameters
     ----------
     path : str or path-like
@@ -290,7 +292,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         found = sorted(
             str(p)
             for p in folder.rglob("*")
-            if p.suffix.lower() in IMAGE_SUFFIXES
+            if is_image_name(p)
             and p.is_file()
             and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         )

@@ -3,6 +3,14 @@
 The EXIF orientation is applied. 16-bit grey values are divided by 257, so that 65535 becomes 255;
 floats in [0, 1] are multiplied by 255 and rounded. ``index`` is the image's position in the
 user's data, for error messages.
+
+32-bit integers (Pillow's mode "I") do not say which value is white. Their largest value decides:
+
+    2 ... 255, or all 0    8-bit values, 255 is white
+    4096 ... 65535         16-bit values, 65535 is white
+    others                 an error: a mask, 10 or 12 bits, or values beyond 16 bits
+
+Files in PPM format have 16-bit values whatever their largest, because Pillow scales them so.
 """
 
 from __future__ import annotations
@@ -16,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import InputTypeError, InputValueError, MissingFileError
+from ..errors import InputTypeError, InputValueError
+from .files import check_path, check_size, naming_errors, opened
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 ROUNDING = 1e-5  # tolerance for floats that rounding errors moved outside [0, 1]
@@ -28,26 +37,15 @@ def to_rgb(item: Any, index: int) -> Image.Image:
     if isinstance(item, np.ndarray | Tensor):
         return Image.fromarray(_to_uint8(channels_last(item, index))).convert("RGB")
     image = _decode(item, index)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return to_rgb(_deep_grey(image, index), index)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else to_rgb(_deep_grey(image, index), index)
 
 
 def check_picture(item: Any, index: int) -> None:
     """Raise if an element is not an image; files are checked to exist but not decoded."""
     if isinstance(item, str | os.PathLike):
-        path = os.fspath(item)
-        if os.path.isdir(path):
-            raise InputValueError(
-                f"image {index}: {path!r} is a folder; read it with load_image_folder(path)."
-            )
-        if not os.path.exists(path):
-            raise MissingFileError(f"image {index}: {path!r} does not exist; check the path.")
+        check_path(item, index)
     elif isinstance(item, Image.Image):
-        if 0 in item.size:
-            raise InputValueError(f"image {index} has zero size: {item.size}; remove it.")
+        check_size(item.size, f"image {index}")
     elif isinstance(item, np.ndarray | Tensor):
         array = channels_last(item, index)
         if array.dtype.kind == "f":
@@ -64,6 +62,24 @@ def check_picture(item: Any, index: int) -> None:
             f"image {index} is of type {type(item).__name__}{hint}; give a PIL image, path, array "
             "or tensor."
         )
+
+
+def unmasked(values: Any, name: str) -> Any:
+    """Return the data of a masked array without masked values, and anything else unchanged.
+
+    Raises
+    ------
+    InputValueError
+        If values are masked: nothing says what they should be.
+    """
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if n_masked := int(np.ma.count_masked(values)):
+        raise InputValueError(
+            f"{name} is a masked array with {n_masked} masked values; replace them, for example "
+            "by X.filled(0), or remove the images that have them."
+        )
+    return np.ma.getdata(values)
 
 
 def bounds(values: NDArray | Tensor) -> tuple[float, float]:
@@ -97,9 +113,9 @@ def to_array(values: Tensor) -> NDArray:
 
 def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
     """Return an image array or tensor as an array [H, W] or [H, W, 3 or 4], dtype checked."""
+    item = unmasked(item, f"image {index}")
     shape = tuple(item.shape)
-    if 0 in shape:
-        raise InputValueError(f"image {index} has zero size: {shape}; remove it.")
+    check_size(shape, f"image {index}")
     axes = (-1, 0)
     if isinstance(item, Tensor):
         axes = (0, -1)
@@ -122,31 +138,41 @@ def channels_last(item: NDArray | Tensor, index: int) -> NDArray:
 
 
 def _decode(item: Any, index: int) -> Image.Image:
-    """Return a PIL image, or the image in a file, with its EXIF orientation applied."""
-    name = f"image {index}"
-    try:
-        if isinstance(item, Image.Image):
-            return ImageOps.exif_transpose(item)
-        name += f": {os.fspath(item)!r}"
-        with Image.open(item) as image:
-            return ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's decoders raise errors of many types
-        raise InputValueError(
-            f"{name} cannot be read as an image ({error}); fix or remove it."
-        ) from error
+    """Return a PIL image, or the image in a file, upright: in RGB or grey with more than 8 bits."""
+    if isinstance(item, Image.Image):
+        with naming_errors(f"image {index}"):
+            return _upright(item)
+    with opened(item, index) as image:
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode an image and apply its EXIF orientation."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        upright.format = image.format  # Pillow forgets it
+        return upright
+    if upright.mode == "P" and "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return upright.convert("RGB")
 
 
 def _deep_grey(image: Image.Image, index: int) -> NDArray:
-    """Return the values of a grey image with more than 8 bits, as uint16 or float."""
+    """Return the values of a grey image with more than 8 bits, as uint8, uint16 or float."""
     values = np.asarray(image)
     if image.mode != "I":
         return values
-    low, high = values.min(), values.max()
-    if low < 0 or high > 65535:
-        raise InputValueError(
-            f"image {index} has 32-bit values in [{low}, {high}]; scale them to 0 ... 65535."
-        )
-    return values.astype(np.uint16)
+    low, high = int(values.min()), int(values.max())
+    if low >= 0 and (4096 <= high <= 65535 or (high <= 65535 and image.format == "PPM")):
+        return values.astype(np.uint16)
+    if low >= 0 and high <= 255 and high != 1:
+        return values.astype(np.uint8)
+    raise InputValueError(
+        f"image {index} has 32-bit values in [{low}, {high}], which do not tell which value is "
+        "white: those up to 255, and up to 4096 ... 65535, do. Convert them to 8 bits: "
+        'np.clip(np.asarray(image) * 255.0 / white, 0, 255).astype("uint8"), where white is the '
+        "value of white."
+    )
 
 
 def _to_uint8(array: NDArray) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,10 @@ from ..utils.validation import check_option, check_positive_integer
 
 ResizeMode = Literal["crop", "pad", "squash"]
 RESIZE_MODES: tuple[str, ...] = get_args(ResizeMode)
+
+# Most pixels that a step of resizing makes, in pictures of the source's or the result's size.
+_MOST_WORK = 16
+_REACH = 3  # pixels beyond a box that bicubic resampling reads when it enlarges
 
 
 def read_size(size: Any) -> tuple[int, int]:
@@ -49,7 +54,8 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
     mode : {"crop", "pad", "squash"}
         ``"crop"`` scales the short side to fit and crops the centre of the long one, exactly as
         diffusers' ``VaeImageProcessor`` does. ``"pad"`` fits the whole image and adds black bars.
-        ``"squash"`` changes the aspect ratio.
+        ``"squash"`` changes the aspect ratio. Memory is bounded by the sizes of the image and the
+        result, whatever their aspect ratios.
 
     Returns
     -------
@@ -70,7 +76,10 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
     if size is None or image.size == (size[1], size[0]):
         return image
     height, width = size
+    most = _MOST_WORK * max(image.width * image.height, width * height)
     if mode == "squash":
+        if width * image.height > most:  # Pillow resizes rows first
+            image = image.resize((image.width, height), Image.Resampling.BICUBIC)
         return image.resize((width, height), Image.Resampling.BICUBIC)
     # ImageOps.fit crops at fractions of a pixel and differs by up to 70 grey levels.
     is_wider = image.width * height >= image.height * width
@@ -78,10 +87,47 @@ def resize_image(image: Image.Image, size: tuple[int, int] | None, mode: str) ->
         inner = max(1, image.width * height // image.height), height
     else:
         inner = width, max(1, image.height * width // image.width)
-    canvas = Image.new("RGB", (width, height))
     corner = width // 2 - inner[0] // 2, height // 2 - inner[1] // 2
+    if inner[0] * inner[1] > most:
+        return _resize_part(image, inner, corner, (width, height))
+    canvas = Image.new("RGB", (width, height))
     canvas.paste(image.resize(inner, Image.Resampling.BICUBIC), corner)
     return canvas
+
+
+def _resize_part(
+    image: Image.Image, inner: tuple[int, int], corner: tuple[int, int], size: tuple[int, int]
+) -> Image.Image:
+    """Resize only what a canvas shows of an image that, resized, would be much larger.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    inner : tuple of (int, int)
+        Width and height of the whole image, resized.
+    corner : tuple of (int, int)
+        Its place on the canvas; not positive.
+    size : tuple of (int, int)
+        Width and height of the canvas.
+
+    Returns
+    -------
+    PIL.Image.Image
+    """
+    scales = [whole / made for whole, made in zip(image.size, inner, strict=True)]
+    start = [-first * scale for first, scale in zip(corner, scales, strict=True)]
+    stop = [(n - first) * scale for n, first, scale in zip(size, corner, scales, strict=True)]
+    # Pillow keeps boxes in single precision, which is too coarse for a very long image.
+    first = [max(0, math.floor(place) - _REACH) for place in start]
+    last = [min(n, math.ceil(place) + _REACH) for n, place in zip(image.size, stop, strict=True)]
+    part = image.crop((first[0], first[1], last[0], last[1]))
+    box = (
+        start[0] - first[0],
+        start[1] - first[1],
+        min(stop[0] - first[0], part.width),
+        min(stop[1] - first[1], part.height),
+    )
+    return part.resize(size, Image.Resampling.BICUBIC, box)
 
 
 def to_tensor_batch(images: Sequence[Image.Image]) -> Tensor:

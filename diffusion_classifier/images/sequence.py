@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputTypeError, InputValueError
+from ..utils.display import short_repr
 from ..utils.locks import fork_safe_lock
+from .files import check_headers, list_images, problems, raise_problems
 from .picture import (
     CHANNELS,
     bounds,
@@ -28,6 +30,7 @@ from .picture import (
     check_picture,
     is_unit_range,
     to_rgb,
+    unmasked,
 )
 
 WAY_OUT = "give a list of images, paths or arrays"
@@ -86,14 +89,29 @@ class ImageSequence(Sequence[Image.Image]):
             return self._source[place]
         except Exception as error:  # data sets raise many types of error while decoding
             raise InputValueError(
-                f"image {place} cannot be read ({error!r}); fix or remove it."
+                f"image {place} cannot be read ({short_repr(error)}); fix or remove it."
             ) from error
+
+    def check_files(self) -> None:
+        """Check the headers of all image files in a list, without decoding them.
+
+        Images in memory and lazy columns are left alone.
+
+        Raises
+        ------
+        InputValueError, MissingFileError
+            If files cannot be read as images; the message names up to five of them.
+        """
+        if isinstance(self._source, list):
+            places = dict.fromkeys(self._order.tolist())  # a sample may repeat images
+            items = [(self._source[place], place) for place in places]
+            check_headers([pair for pair in items if isinstance(pair[0], str | os.PathLike)])
 
     def __repr__(self) -> str:
         return f"ImageSequence(n_images={len(self)})"
 
 
-def read_images(X: Any) -> ImageSequence:
+def read_images(X: Any, *, check: bool = True) -> ImageSequence:
     """Read any collection of images as a lazy sequence of RGB images.
 
     Images in memory and the existence of files are checked at once. Files are decoded only when
@@ -101,9 +119,12 @@ def read_images(X: Any) -> ImageSequence:
 
     Parameters
     ----------
-    X : sequence of length N
+    X : sequence of length N, or a folder
         One of
 
+        - a folder, as a str or path-like: its image files, sorted by name
+          (:func:`~diffusion_classifier.datasets.load_image_folder` reads one sub-folder per
+          class);
         - a list, tuple or object array of PIL images, paths, arrays and tensors, mixed or not;
         - a uint8, uint16 or bool array or tensor, or a float one in [0, 1], of shape [N, H, W, C],
           [N, C, H, W] or [N, H, W] with C = 1, 3 or 4. If the shape is ambiguous, arrays are read
@@ -112,6 +133,8 @@ def read_images(X: Any) -> ImageSequence:
         - any other sequence of images, such as the image column of a Hugging Face data set,
           read lazily;
         - an ImageSequence, returned as it is.
+    check : bool, default=True
+        Whether a bad image raises at once. If False, it raises when it is requested.
 
     Returns
     -------
@@ -124,10 +147,17 @@ def read_images(X: Any) -> ImageSequence:
         If X is a single image or path, a torch Dataset or not a sequence, or if an element is not
         an image.
     InputValueError
-        If there are no images, or an image has zero size, NaN, floats outside [0, 1], or an
-        unsupported shape or dtype. A file that is not an image raises it when it is decoded.
+        If there are no images, or an image has zero size, NaN, floats outside [0, 1], masked
+        values, or an unsupported shape or dtype, or if a path does not lead to a regular file.
+        A file that is not an image raises it when it is decoded.
     MissingFileError
         If a path does not exist.
+
+    Notes
+    -----
+    32-bit grey integers (Pillow's mode "I") are read as 8-bit values if their maximum is at most
+    255, and as 16-bit values if it is 4096 or more. Other maxima do not tell which value is white
+    and raise InputValueError, as does a maximum of 1.
 
     Examples
     --------
@@ -145,7 +175,7 @@ def read_images(X: Any) -> ImageSequence:
             f"X is a torch Dataset ({type(X).__name__}), whose items may hold labels; pass "
             "as_images(dataset) as X and the labels as y."
         )
-    images = X if isinstance(X, ImageSequence) else ImageSequence(_as_source(X))
+    images = X if isinstance(X, ImageSequence) else ImageSequence(_as_source(X, check))
     if not len(images):
         raise InputValueError(f"X has no images; {WAY_OUT} with at least one.")
     return images
@@ -200,10 +230,18 @@ class _FirstElements:
         return item[0] if isinstance(item, list | tuple) else item
 
 
-def _as_source(X: Any) -> Any:
-    """Return X as an indexable source of images; values in memory are checked."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+def _as_source(X: Any, check: bool) -> Any:
+    """Return X as an indexable source of images; ``check`` values in memory."""
+    if isinstance(X, str | os.PathLike):
+        if os.path.isdir(X):
+            return list_images(X)
+        raise InputTypeError(
+            f"X is a single path, {short_repr(os.fspath(X))}, and no folder; for one image pass a "
+            "list: [path]."
+        )
+    if isinstance(X, Image.Image):
         raise InputTypeError(f"X is a single {type(X).__name__}; wrap it in a list: [image].")
+    X = unmasked(X, "X")
     if hasattr(X, "iloc"):  # a pandas Series or DataFrame
         X = _only_column(X)
     elif isinstance(X, np.ndarray) and X.dtype.kind in "OUT":  # objects or strings
@@ -213,13 +251,13 @@ def _as_source(X: Any) -> Any:
     if hasattr(X, "toarray"):  # a SciPy sparse matrix
         raise InputTypeError(f"X is sparse ({type(X).__name__}); pass X.toarray().")
     if isinstance(X, list | tuple):
-        for index, item in enumerate(X):
-            check_picture(item, index)
+        if check:
+            raise_problems(problems(check_picture, zip(X, range(len(X)), strict=True)))
         return list(X)
     if isinstance(X, Tensor):
         X = X.detach().cpu()
     if isinstance(X, np.ndarray | Tensor):
-        _check_stack(X)
+        _check_stack(X, check)
     elif isinstance(X, Mapping) or not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
         raise InputTypeError(f"X is of type {type(X).__name__}; {WAY_OUT}.")
     return X
@@ -243,8 +281,8 @@ def _shape_message(X: Any) -> str:
     )
 
 
-def _check_stack(X: NDArray | Tensor) -> None:
-    """Raise if an array is not a stack of images or holds invalid values."""
+def _check_stack(X: NDArray | Tensor, check: bool) -> None:
+    """Raise if an array is not a stack of images or, with ``check``, holds invalid values."""
     if X.ndim and not len(X):
         return
     if X.ndim not in (3, 4):
@@ -256,6 +294,5 @@ def _check_stack(X: NDArray | Tensor) -> None:
             "Give grey images as [N, 1, H, W]."
         )
     array = channels_last(X[0], 0)
-    if array.dtype.kind == "f" and not is_unit_range(*bounds(X)):
-        for index, item in enumerate(X):
-            check_floats(item, index)
+    if check and array.dtype.kind == "f" and not is_unit_range(*bounds(X)):
+        raise_problems(problems(check_floats, zip(X, range(len(X)), strict=True)))

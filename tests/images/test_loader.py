@@ -62,7 +62,10 @@ class Decoder:
 
 def classifier(network, **options):
     backend = FunctionBackend(
-        lambda z, t, c: network(z), schedule=NoiseSchedule.flow(10), image_size=(4, 4)
+        lambda z, t, c: network(z),
+        schedule=NoiseSchedule.flow(10),
+        classes=["a", "b"],
+        image_size=(4, 4),
     )
     options = {"pruner": NoPruning(2), "batch_size": 4, "random_state": 0, **options}
     return DiffusionClassifier(backend, **options).fit(None, ["a", "b"])

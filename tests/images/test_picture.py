@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 
 from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.errors import InputError
 from diffusion_classifier.images import as_images, read_images
 from diffusion_classifier.pruners import NoPruning
 from tests.support.image_examples import (
     PIXELS,
     Column,
     Labelled,
+    objects,
     pictures,
     pixels,
     save_odd_pictures,
@@ -53,10 +55,53 @@ def test_sixteen_bit_files_are_scaled_not_saturated(tmp_path):
     assert pixels(read_images(values[None])[0])[..., 0].tolist() == [[0, 0, 1, 1, 128, 255]]
 
 
-def test_a_32_bit_grey_picture_beyond_16_bits_is_refused():
-    image = Image.fromarray(np.array([[0, 70000]], dtype=np.int32))
-    with pytest.raises(ValueError, match=r"image 0 has 32-bit values in \[0, 70000\].*65535"):
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        ([0, 0], [0, 0]),
+        ([0, 2], [0, 2]),
+        ([7, 255], [7, 255]),
+        ([0, 4096], [0, 16]),
+        ([128, 65535], [0, 255]),
+        ([257, 32896, 65535], [1, 128, 255]),
+    ],
+)
+def test_the_largest_of_32_bit_values_tells_their_scale(values, grey, tmp_path):
+    image = Image.fromarray(np.array([values], dtype=np.int32))
+    assert image.mode == "I"
+    image.save(tmp_path / "grey.tif")
+    for X in ([image], [tmp_path / "grey.tif"]):
+        assert pixels(read_images(X)[0])[0, :, 0].tolist() == grey
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0, 256], [3, 1023], [0, 4095], [-1, 255], [0, 70000]])
+def test_32_bit_values_of_unknown_scale_are_refused_with_the_conversion(values):
+    image = Image.fromarray(np.array([values], dtype=np.int32))
+    low, high = values
+    with pytest.raises(ValueError, match=rf"image 0 has 32-bit values in \[{low}, {high}\]") as e:
         read_images([image])[0]
+    assert "np.clip(np.asarray(image) * 255.0 / white, 0, 255)" in str(e.value)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_16_bit_pictures_keep_their_scale_when_they_are_dark(mode):
+    image = Image.new(mode, (2, 1), 255)
+    assert pixels(read_images([image])[0])[0, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("white", "value", "grey"), [(65535, 257, 1), (65535, 0, 0), (1000, 500, 128)]
+)
+def test_a_pgm_file_of_more_than_8_bits_has_the_scale_of_its_header(white, value, grey, tmp_path):
+    (tmp_path / "a.pgm").write_text(f"P2 2 1 {white} {value} {value}")
+    assert pixels(read_images([tmp_path / "a.pgm"])[0])[0, 0, 0] == grey
+
+
+def test_a_picture_of_floats_is_read_from_0_to_1_only():
+    image = read_images([Image.fromarray(np.array([[0, 0.25, 1]], np.float32))])[0]
+    assert pixels(image)[0, :, 0].tolist() == [0, 64, 255]
+    with pytest.raises(ValueError, match=r"image 0 has floats in \[0, 255\].*divide by 255"):
+        read_images([Image.fromarray(np.array([[0, 255]], np.float32))])[0]
 
 
 def test_floats_are_rounded_to_the_nearest_grey_level():
@@ -123,10 +168,16 @@ def test_an_empty_sub_sequence_is_refused_when_read():
         read_images(read_images(PIXELS)[:0])
 
 
-@pytest.mark.parametrize("X", ["cat.png", pathlib.Path("cat.png"), Image.new("RGB", (2, 2))])
-def test_a_single_path_or_picture_is_refused_with_the_way_out(X):
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_a_single_path_is_refused_with_the_way_out(kind, paths):
+    for path in (kind(paths[0]), kind("nowhere.png")):
+        with pytest.raises(TypeError, match=r"single path, '.*\.png'.* pass a list: \[path\]"):
+            read_images(path)
+
+
+def test_a_single_picture_is_refused_with_the_way_out():
     with pytest.raises(TypeError, match=r"wrap it in a list: \[image\]"):
-        read_images(X)
+        read_images(Image.new("RGB", (2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -274,6 +325,22 @@ def test_a_truncated_file_is_named(suffix, tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"image 0: '.*cut\..*' cannot be read as an image"):
         read_images([path])[0]
+
+
+@pytest.mark.parametrize(
+    "form", [lambda X: X, list, lambda X: objects(list(X)), lambda X: Column(list(X))]
+)
+def test_masked_values_are_refused_and_a_mask_of_nothing_is_no_mask(form):
+    X = np.ma.array(PIXELS, mask=np.zeros_like(PIXELS, bool))
+    assert (pixels(read_images(form(X))[2]) == PIXELS[2]).all()
+    X[2, 0, 0, 1] = np.ma.masked
+    with pytest.raises(ValueError, match=r"(X|image 2) is a masked array with 1 masked value"):
+        read_images(form(X))[2]
+
+
+def test_a_picture_in_a_mode_without_rgb_is_named():
+    with pytest.raises(InputError, match="image 0 cannot be read as an image"):
+        read_images([Image.new("La", (2, 2))])[0]
 
 
 def test_a_picture_whose_file_was_closed_is_named(paths):

@@ -82,6 +82,43 @@ def test_pad_keeps_a_picture_of_one_row_in_sight():
     assert pixels(line).max(axis=(1, 2)).tolist().count(255) == 1
 
 
+def plain_crop(image, size):
+    """The whole picture scaled, then cropped."""
+    scale = max(size[1] / image.width, size[0] / image.height)
+    width, height = round(image.width * scale), round(image.height * scale)
+    left, top = width // 2 - size[1] // 2, height // 2 - size[0] // 2
+    whole = image.resize((width, height), Image.Resampling.BICUBIC)
+    return whole.crop((left, top, left + size[1], top + size[0]))
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize(("length", "size"), [(1000, 8), (1001, 32), (400, 64)])
+def test_a_long_picture_is_cropped_as_if_it_were_scaled_first(length, size, turn):
+    noise = np.random.default_rng(0).integers(0, 256, (1, length, 3), dtype=np.uint8)
+    image = Image.fromarray(noise.transpose(1, 0, 2) if turn else noise)
+    expected = pixels(plain_crop(image, (size, size)))
+    assert (pixels(resize_image(image, (size, size), "crop")) == expected).all()
+
+
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+@pytest.mark.parametrize("source", [(1000, 1), (10**6, 1), (1, 10**6), (3, 300_000)])
+def test_the_work_is_bounded_by_the_sizes_of_both_pictures(source, mode, monkeypatch):
+    made = []
+    resize = Image.Image.resize
+
+    def counted(self, size, *options):
+        made.append(size[0] * size[1])
+        box = options[1] if len(options) > 1 else (0, 0, *self.size)
+        made.append(size[0] * (box[3] - box[1]))  # after the rows, before the columns
+        return resize(self, size, *options)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    image = Image.new("RGB", source, (9, 8, 7))
+    resized = pixels(resize_image(image, (64, 64), mode))
+    assert resized.max((0, 1)).tolist() == [9, 8, 7]
+    assert max(made) <= 16 * max(source[0] * source[1], 64 * 64)
+
+
 def test_squash_distorts_the_whole_picture_to_the_size():
     image = photograph(40, 20)
     expected = image.resize((12, 16), Image.Resampling.BICUBIC)
