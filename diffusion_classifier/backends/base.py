@@ -16,13 +16,14 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from ..errors import InputValueError
+from ..errors import InputValueError, OutputShapeError
 from ..noise.prediction import PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..utils.display import DocumentedMixin
 
 InputKind = Literal["image", "array"]
 INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
+GREY = (0.299, 0.587, 0.114)  # Pillow's weights of red, green and blue
 
 
 class Conditioning:
@@ -110,6 +111,10 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     image_shape : tuple of int or None
         Shape of the images whose flattened rows X holds, (height, width) or (height, width,
         channels) or (channels, height, width); None refuses flattened rows.
+    input_shape : tuple of int or None
+        Shape of one input, if the model states it: (channels, height, width) of pictures, with 1
+        channel for grey ones; or any shape, such as (channels, length) of signals, for arrays. X
+        then holds arrays [N, *input_shape]. None: pictures have 3 channels, and arrays are rows.
     device : torch.device
         Device on which ``forward`` runs.
     dtype : torch.dtype
@@ -127,6 +132,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     known_words: frozenset[str] | None = None
     image_size: tuple[int, int] | None = None
     image_shape: tuple[int, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
 
@@ -134,6 +140,11 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     def class_by_position(self) -> bool:
         """Whether a condition is the position of a class in ``classes_`` rather than a prompt."""
         return not self.text_conditional
+
+    @property
+    def knows_class_indices(self) -> bool:
+        """Whether a prompt states a class by its index, so that it may be an integer."""
+        return not (self.text_conditional or self.class_by_position)
 
     def fit(self, X: Any, y: Any) -> Backend:
         """Learn from labelled data. Pretrained backends do nothing."""
@@ -172,8 +183,9 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encode images [B, 3, H, W] in [-1, 1], or rows [B, F], as float32 latents [B, ...].
+        """Encode images [B, 3, H, W] in [-1, 1], or arrays, as float32 latents [B, ...].
 
+        Arrays are rows [B, F], or [B, *input_shape] if the backend states an ``input_shape``.
         Latents are on ``device``.
         """
 
@@ -202,3 +214,61 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
             If ``learned_variance`` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} predicts no variance.")
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """Convert colour images [B, 3, H, W] to grey ones [B, 1, H, W], as Pillow does."""
+    return (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def check_output(output: Any, shape: Sequence[Any], source: str, advice: str = "") -> Tensor:
+    """Return the output of a user's network or encoder, if it is what the package expects.
+
+    Parameters
+    ----------
+    output : object
+    shape : sequence of int
+        Expected shape. A last element ``...`` stands for any further axes.
+    source : str
+        What returned the output, for the message.
+    advice : str, optional
+        End of the message.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    OutputShapeError
+        If ``output`` is not a floating-point tensor of this shape.
+
+    Examples
+    --------
+    >>> check_output((torch.zeros(2, 3),), (2, 3), "the network")
+    Traceback (most recent call last):
+    diffusion_classifier.errors.OutputShapeError: the network returned tuple; expected a \
+floating-point tensor of shape (2, 3). Return its first element.
+    """
+    open_ended = shape[-1] is ...
+    if isinstance(output, Tensor) and output.is_floating_point():
+        found = (*output.shape[: len(shape) - 1], ...) if open_ended else output.shape
+        if tuple(found) == tuple(shape):
+            return output
+    if isinstance(output, tuple | list):
+        advice = advice or " Return its first element."
+    elif isinstance(getattr(output, "sample", None), Tensor):
+        advice = advice or " Return its .sample."
+    axes = ", ".join("..." if length is ... else str(length) for length in shape)
+    raise OutputShapeError(
+        f"{source} returned {describe(output)}; expected a floating-point tensor of shape "
+        f"({axes}{',' * (len(shape) == 1)}).{advice}"
+    )
+
+
+def describe(value: Any) -> str:
+    """Describe a tensor by its shape and any other value by its type, for error messages."""
+    if not isinstance(value, Tensor):
+        return "None" if value is None else type(value).__name__
+    kind = "" if value.is_floating_point() else f" and dtype {value.dtype}"
+    return f"a tensor of shape {tuple(value.shape)}{kind}"

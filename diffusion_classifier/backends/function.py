@@ -1,83 +1,79 @@
 """Noise predictor made from a callable: the shortest way from your own network to a classifier.
 
 The callable receives noised latents ``z [R, ...]``, timesteps ``t [R]`` and the class of each row,
-``class_index [R]``. It returns the network's prediction in the shape of ``z``. Classes are numbered
-in sorted order, as in the estimator's ``classes_``.
+``class_index [R]``. It returns the network's prediction in the shape of ``z``. A class index means
+what it meant in training. It is stated by the user, and never the place among the labels of a fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputTypeError, InputValueError, OutputShapeError
+from ..errors import InputTypeError, InputValueError
 from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
+from ..utils.constraints import Integers, Sequences, check
+from ..utils.display import short_repr
 from ..utils.validation import check_option
-from .base import INPUT_KINDS, Backend, Conditioning, InputKind
+from .base import INPUT_KINDS, Backend, Conditioning, InputKind, check_output, describe, to_grey
 
-
-def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
-    """Look up the positions of labels in the sorted classes.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (K,)
-        Sorted and without duplicates.
-    labels : sequence of length P
-
-    Returns
-    -------
-    Tensor of shape (P,), dtype int64
-
-    Raises
-    ------
-    InputValueError
-        If a label is not one of the classes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> class_positions(np.array(["cat", "dog"]), ["dog", "cat", "dog"]).tolist()
-    [1, 0, 1]
-    """
-    position = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
-    for p, label in enumerate(labels):
-        if label not in position:
-            raise InputValueError(
-                f"labels[{p}]={label!r} is not one of the {len(position)} classes given to fit, "
-                f"{', '.join(map(repr, list(position)[:10]))}; call fit again with all labels."
-            )
-    return torch.tensor([position[label] for label in labels], dtype=torch.int64)
+STATE_CLASSES = (
+    "FunctionBackend passes class indices to the function, so say which index a label means: with "
+    "integer labels, with prompts={label: index}, or with FunctionBackend(..., classes=[...]), "
+    "which lists the names of all classes in the network's order."
+)
 
 
 class FunctionBackend(Backend):
     """Noise predictor made from a callable, such as your own PyTorch network.
 
+    The callable knows classes by index. There are three ways to say which index a label means:
+    integer labels are the indices themselves; ``prompts={label: index}`` of the classifier gives
+    each label its index; and ``classes`` lists the labels in the order of the indices. Other
+    labels are refused.
+
     Parameters
     ----------
     function : callable
-        ``function(z, t, class_index)`` with noised latents [R, ...], integer timesteps [R] and
-        class positions [R] (int64, in sorted order of the labels). It returns a tensor in the
-        shape of ``z``. A ``torch.nn.Module`` runs on the device and in the dtype of its
-        parameters; its mode (``eval()`` or ``train()``) is left as it is. Clones share it.
+        ``function(z, t, class_index)`` with noised latents [R, ...], integer timesteps [R] from 0
+        to T - 1, and class indices [R] (int64). It returns a floating-point tensor in the shape of
+        ``z``. A network that was trained on another time converts ``t``: a flow on [0, 1] reads
+        ``(t + 1/2) / T``, see :meth:`~diffusion_classifier.noise.NoiseSchedule.flow`. A
+        ``torch.nn.Module`` runs on the device and in the dtype of its parameters; its mode
+        (``eval()`` or ``train()``) is left as it is. Clones share it.
     schedule : NoiseSchedule or Tensor of shape (T,)
         Noise schedule of training. A tensor holds ``alphas_cumprod`` (``alpha_t^2`` of a
-        variance-preserving schedule).
+        variance-preserving schedule), not betas. A flow has ``NoiseSchedule.flow(T)``.
+    classes : sequence of str or int or None, default=None
+        Names of all classes, in the order of the network's class indices: a label with the name
+        ``classes[k]`` has index k. None: labels or prompts give the index.
     prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
         What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}, default="image"
-        How X is read: as images [B, 3, H, W] in [-1, 1], or as numeric rows [B, F].
+        How X is read: as images [B, 3, H, W] in [-1, 1], or as numeric arrays, by default rows
+        [B, F].
+    input_shape : tuple of int or None, default=None
+        Shape of one input. For images (channels, height, width): they are resized, and converted
+        to grey if channels is 1. For arrays any shape, such as (channels, length) of signals: X is
+        then an array [N, *input_shape], or one of its flattened rows. None: images of three
+        channels, or rows.
     image_size : tuple of (int, int) or None, default=None
-        Height and width that the network expects, in pixels; None leaves images as they are.
+        Height and width that the network expects, in pixels. None: those of ``input_shape``, or
+        else images keep their size.
     image_shape : tuple of int or None, default=None
         Shape of the images whose flattened rows X holds, such as (28, 28); None refuses rows.
     default_template : str, default="{}"
-        Template of the prompts when the user gives none. The callable never sees prompts.
+        Template of the prompts when the user gives none. The callable never sees prompts. With
+        another template than "{}", prompts that state no class are descriptions, and labels state
+        the class.
     encode : callable or None, default=None
         ``encode(images)`` returns the latents [B, ...] of a batch. None: latents are the images.
     learned_variance : bool, default=False
@@ -87,11 +83,18 @@ class FunctionBackend(Backend):
     Raises
     ------
     InputTypeError
-        If ``function`` or ``encode`` is not callable, or ``schedule`` is neither a NoiseSchedule
-        nor a 1-D tensor.
+        If ``function`` or ``encode`` is not callable, ``schedule`` is neither a NoiseSchedule nor
+        a 1-D tensor, or ``classes`` is no sequence.
     InputValueError
-        If ``prediction_type``, ``input_kind`` or ``image_size`` is not a known value, or
-        ``schedule`` holds values that are not valid noise levels.
+        If ``prediction_type``, ``input_kind``, ``image_size`` or ``input_shape`` is not a valid
+        value, ``classes`` is empty or repeats a name, or ``schedule`` holds values that are not
+        valid noise levels.
+
+    Warns
+    -----
+    UserWarning
+        If a tensor ``schedule`` keeps more than half of the image's variance at its last timestep,
+        as ``scheduler.alphas`` would.
 
     Examples
     --------
@@ -104,14 +107,19 @@ class FunctionBackend(Backend):
     ...         self.mix = torch.nn.Conv2d(3, 3, kernel_size=3, padding=1)
     ...     def forward(self, z, t, class_index):
     ...         return self.mix(z + self.classes(class_index)[:, :, None, None])
-    >>> backend = FunctionBackend(Network().eval(), schedule=NoiseSchedule.flow(1000))
+    >>> backend = FunctionBackend(
+    ...     Network().eval(), schedule=NoiseSchedule.flow(1000), classes=["dog", "cat"]
+    ... )
     >>> condition = backend.encode_classes(["cat", "dog"], ["cat", "dog"])
+    >>> condition["class_index"].tolist()
+    [1, 0]
     >>> z = torch.randn(2, 3, 8, 8)
     >>> backend.forward(z, torch.tensor([10, 900]), condition).shape
     torch.Size([2, 3, 8, 8])
     """
 
     text_conditional = False
+    class_by_position = False  # a label or prompt states the index
     unconditional_prompt = None
 
     def __init__(
@@ -120,7 +128,9 @@ class FunctionBackend(Backend):
         *,
         schedule: NoiseSchedule | Tensor,
         prediction_type: PredictionTypeName = "epsilon",
+        classes: Sequence[str | int] | None = None,
         input_kind: InputKind = "image",
+        input_shape: tuple[int, ...] | None = None,
         image_size: tuple[int, int] | None = None,
         image_shape: tuple[int, ...] | None = None,
         default_template: str = "{}",
@@ -133,65 +143,119 @@ class FunctionBackend(Backend):
             raise InputTypeError(f"encode must be callable or None, not {describe(encode)}.")
         check_option("prediction_type", prediction_type, PREDICTION_TYPES)
         check_option("input_kind", input_kind, INPUT_KINDS)
-        if image_size is not None and (
-            np.shape(image_size) != (2,) or any(int(n) != n or n < 1 for n in image_size)
-        ):
-            raise InputValueError(
-                f"image_size={image_size!r} must be (height, width), two positive integers."
-            )
+        check("image_size", image_size, Sequences(Integers(1), 2) | None)
+        check("input_shape", input_shape, Sequences(Integers(1)) | None)
+        if input_shape is not None and input_kind == "image":
+            if len(input_shape) != 3 or input_shape[0] not in (1, 3):
+                raise InputValueError(
+                    f"input_shape={input_shape!r} must be (channels, height, width), with 1 or 3 "
+                    'channels (grey or colour); set input_kind="array" if X holds no pictures.'
+                )
+            height_width = tuple(input_shape[1:])
+            if image_size is not None and tuple(image_size) != height_width:
+                raise InputValueError(
+                    f"image_size={image_size!r} differs from the height and width of input_shape="
+                    f"{input_shape!r}; leave out image_size."
+                )
+            image_size = height_width if image_size is None else image_size
         self.function = function
         self.schedule = as_schedule(schedule)
         self.prediction_type = prediction_type
+        self.classes = classes
         self.input_kind = input_kind
+        self.input_shape = input_shape
         self.image_size = image_size
         self.image_shape = image_shape
         self.default_template = default_template
         self.encode = encode
         self.learned_variance = learned_variance
+        number_names(classes)  # raises here rather than in fit
         if isinstance(function, torch.nn.Module):
             parameter = next(function.parameters(), None)
             if parameter is not None:
                 self.device, self.dtype = parameter.device, parameter.dtype
 
     def __sklearn_clone__(self) -> FunctionBackend:
-        """Return an unfitted backend that shares the callables and their weights."""
+        """Return a backend that shares the callables and their weights."""
         return FunctionBackend(**self.get_params(deep=False))
 
-    def fit(self, X: Any, y: Any) -> FunctionBackend:
-        """Store the classes of y, so that later calls may encode a subset of them."""
-        self.classes_ = np.unique(y)
-        return self
+    def identity(self) -> dict[str, Any]:
+        """Identify the model; the hash also covers ``classes`` and ``input_shape``."""
+        identity = super().identity()
+        stated = {"classes": list(number_names(self.classes)), "input_shape": self.input_shape}
+        if any(stated.values()):
+            content = identity["config_sha256"] + repr(stated)
+            identity["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()
+        return identity
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Return latents [B, ...]: ``encode(images)``, or the images themselves, on ``device``.
+        """Encode images [B, 3, H, W] in [-1, 1], or arrays [B, ...], as latents [B, ...].
 
-        Raises
-        ------
-        OutputShapeError
-            If ``encode`` does not return a tensor with one row per image.
-        """
-        images = images.to(self.device, torch.promote_types(self.dtype, torch.float32))
-        if self.encode is None:
-            return images
-        latents = self.encode(images)
-        if not isinstance(latents, Tensor) or latents.shape[:1] != images.shape[:1]:
-            raise OutputShapeError(
-                f"encode returned {describe(latents)} for {len(images)} images; expected a "
-                f"tensor of shape ({len(images)}, ...)."
-            )
-        return latents
-
-    def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
-        """Return ``class_index`` [P]: positions in ``classes_``, or in ``labels`` before ``fit``.
+        Inputs are brought into ``input_shape``, if that is stated, and moved to ``device``. Latents
+        are what ``encode`` returns, or else the inputs themselves.
 
         Raises
         ------
         InputValueError
-            If a label is not one of ``classes_``.
+            If the inputs do not have ``input_shape``.
         """
-        classes = getattr(self, "classes_", None)
-        positions = class_positions(np.unique(labels) if classes is None else classes, labels)
-        return Conditioning(class_index=positions.to(self.device))
+        images = images.to(self.device, torch.promote_types(self.dtype, torch.float32))
+        if self.input_shape is not None:
+            if self.input_kind == "image" and self.input_shape[0] == 1:
+                images = to_grey(images)
+            images = reshaped(images, self.input_shape)
+        return images if self.encode is None else self.encode(images)
+
+    def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
+        """Return ``class_index`` [P], the index that each prompt states.
+
+        Parameters
+        ----------
+        labels : sequence of length P
+        prompts : sequence of str of length P
+            Names of ``classes``, or class indices. By default they are the labels.
+
+        Returns
+        -------
+        Conditioning of length P
+
+        Raises
+        ------
+        InputValueError
+            If a prompt states no class, or two labels state the same one.
+        """
+        names, index = number_names(self.classes), []
+        for label, prompt in zip(labels, prompts, strict=True):
+            index.append(self._find_class(label, prompt, names))
+            twin = labels[index.index(index[-1])]
+            if twin != label:
+                raise InputValueError(
+                    f"labels {short_repr(twin)} and {short_repr(label)} both have class index "
+                    f"{index[-1]} and could not be told apart; give each its own."
+                )
+        return Conditioning(class_index=torch.tensor(index, device=self.device))
+
+    def _find_class(self, label: Any, prompt: str, names: dict[str, int]) -> int:
+        """Return the class index that a prompt states, by name or as a number."""
+        described = self.default_template != "{}"
+        # Where names are numbers, any other number is a wrong name and no index.
+        by_number = all(as_index(name) is None for name in names)
+        for text in (prompt, str(label)) if described else (prompt,):
+            if text in names:
+                return names[text]
+            index = as_index(text)
+            if index is not None and by_number and index < (len(names) or math.inf):
+                return index
+        subject = f"label {short_repr(label)}"
+        if prompt != str(label):
+            subject += f", with the prompt {short_repr(prompt)},"
+        if not names:
+            raise InputValueError(f"{subject} states no class index. {STATE_CLASSES}")
+        known = f"{len(names)} classes of the backend, {short_repr(list(names))}"
+        raise InputValueError(
+            f"{subject} is not one of the {known}; give one of these names, or "
+            "prompts={label: name or index}."
+        )
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """Return the callable's prediction for R rows, without a learned variance.
@@ -199,12 +263,12 @@ class FunctionBackend(Backend):
         Raises
         ------
         OutputShapeError
-            If the callable does not return a tensor in the shape of ``z``, or with twice its
-            channels if ``learned_variance``.
+            If the callable does not return a floating-point tensor in the shape of ``z``, or with
+            twice its channels if ``learned_variance``.
         """
         if self.learned_variance:
             return self.forward_with_variance(z, t, condition)[0]
-        return self._call(z, t, condition)
+        return check_output(self._call(z, t, condition), z.shape, "function")
 
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning
@@ -216,31 +280,77 @@ class FunctionBackend(Backend):
         NotImplementedError
             If ``learned_variance`` is False.
         OutputShapeError
-            If the callable does not return a tensor with twice the channels of ``z``.
+            If the callable does not return a floating-point tensor with twice the channels of
+            ``z``.
         """
         if not self.learned_variance:
             return super().forward_with_variance(z, t, condition)
-        output, variance = self._call(z, t, condition).chunk(2, 1)
-        return output, variance
+        shape = (len(z), 2 * z.shape[1], *z.shape[2:])
+        why = " It has twice the channels of z: the prediction, then the variance."
+        output = check_output(self._call(z, t, condition), shape, "function", why)
+        prediction, variance = output.chunk(2, 1)
+        return prediction, variance
 
-    def _call(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        """Call the function and check the shape of its output."""
-        output = self.function(z, t, condition["class_index"])
-        shape, why = tuple(z.shape), "as z"
-        if self.learned_variance:
-            shape, why = (shape[0], 2 * shape[1], *shape[2:]), "twice the channels of z"
-        if not isinstance(output, Tensor) or output.shape != shape:
-            raise OutputShapeError(
-                f"function returned {describe(output)}; expected a tensor of shape {shape}, {why}."
+    def _call(self, z: Tensor, t: Tensor, condition: Conditioning) -> Any:
+        index = condition["class_index"]
+        try:
+            return self.function(z, t, index)
+        except IndexError as error:  # of an embedding, whose message names neither
+            error.add_note(
+                f"function was called with t in [{t.min()}, {t.max()}] and class_index in "
+                f"[{index.min()}, {index.max()}]; does the network know all of them?"
             )
-        return output
+            raise
 
 
-def describe(value: Any) -> str:
-    """Describe a tensor by its shape and any other value by its type, for error messages."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__}"
+def number_names(classes: Any) -> dict[str, int]:
+    """Map the name of each class to its place in ``classes``; no classes if that is None.
+
+    Raises
+    ------
+    InputTypeError
+        If ``classes`` is not a list, tuple or vector.
+    InputValueError
+        If it is empty or repeats a name.
+    """
+    if classes is None:
+        return {}
+    if isinstance(classes, str | bytes | Mapping) or np.ndim(classes) != 1:
+        raise InputTypeError(
+            f"classes={short_repr(classes)} must be a list of names, in the network's order."
+        )
+    if not len(classes):
+        raise InputValueError("classes is empty; list the names of all classes.")
+    index_of: dict[str, int] = {}
+    for k, name in enumerate(map(str, classes)):
+        if index_of.setdefault(name, k) != k:
+            raise InputValueError(
+                f"classes[{k}] repeats the name {short_repr(name)} of classes[{index_of[name]}]; "
+                "give each class its own name."
+            )
+    return index_of
+
+
+def as_index(text: str) -> int | None:
+    """Read a class index, such as "3", or "3.0" of a label that is a float; None if it is none."""
+    digits = text.strip().removesuffix(".0")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else None
+
+
+def reshaped(inputs: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring each of the inputs, which may be flattened, into a shape.
+
+    Raises
+    ------
+    InputValueError
+        If their shape differs.
+    """
+    if inputs.shape[1:] != tuple(shape) and inputs.shape[1:] != (math.prod(shape),):
+        raise InputValueError(
+            f"inputs of shape {tuple(inputs.shape[1:])} do not fit the backend's input_shape="
+            f"{tuple(shape)}; give X or image_size that shape, or set input_shape to theirs."
+        )
+    return inputs.reshape(-1, *shape)
 
 
 def as_schedule(schedule: NoiseSchedule | Tensor) -> NoiseSchedule:
@@ -252,4 +362,13 @@ def as_schedule(schedule: NoiseSchedule | Tensor) -> NoiseSchedule:
             "schedule must be a NoiseSchedule or a 1-D tensor of alphas_cumprod, not "
             f"{describe(schedule)}."
         )
-    return NoiseSchedule.from_alphas_cumprod(schedule)
+    made = NoiseSchedule.from_alphas_cumprod(schedule)
+    if made.log_snr[-1] > 0:
+        warnings.warn(
+            f"schedule keeps {schedule[-1].item():.0%} of the image's variance at its last "
+            "timestep. A network trained on that little noise hardly learns what its classes look "
+            "like; if the tensor holds scheduler.alphas, pass scheduler.alphas_cumprod instead.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return made

@@ -23,6 +23,8 @@ def make_prompts(
     labels: Sequence[Any] | np.ndarray,
     prompts: str | Sequence[str] | Mapping[Any, str | Sequence[str]] | None,
     default_template: str,
+    *,
+    indices: bool = False,
 ) -> list[list[str]]:
     """Make the prompts of each label, in the order of the labels.
 
@@ -36,6 +38,8 @@ def make_prompts(
         are not in ``labels`` are ignored. None uses ``default_template``.
     default_template : str
         Template used when ``prompts`` is None.
+    indices : bool, default=False
+        Whether prompts in a dictionary may be integers, which are class indices.
 
     Returns
     -------
@@ -48,7 +52,7 @@ def make_prompts(
         If a template has no slot or has anything but ``{}`` in braces, a label is missing from
         the dictionary, prompts are empty or blank, or two labels share a prompt.
     InputTypeError
-        If a template or prompt is not a string.
+        If a template or prompt is not a string, nor an integer where ``indices`` allows it.
 
     Examples
     --------
@@ -60,7 +64,7 @@ def make_prompts(
     [['a cat'], ['a dog', 'a puppy']]
     """
     if isinstance(prompts, Mapping):
-        made = _look_up(labels, prompts)
+        made = _look_up(labels, prompts, indices)
     else:
         templates = _strings(default_template if prompts is None else prompts, "prompts")
         n_slots = [_count_slots(template) for template in templates]
@@ -72,7 +76,9 @@ def make_prompts(
     return made
 
 
-def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any]) -> list[list[str]]:
+def _look_up(
+    labels: Iterable[Any], prompts: Mapping[Any, Any], indices: bool
+) -> list[list[str]]:
     """Look up the literal prompts of each label; numpy scalars match equal Python keys."""
     missing = [label for label in labels if label not in prompts]
     if missing:
@@ -83,15 +89,20 @@ def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any]) -> list[list[str
     made = []
     for label in labels:
         name = f"prompts[{_plain(label)!r}]"
-        made.append(_strings(prompts[label], name))
+        made.append(_strings(prompts[label], name, indices=indices))
         if any(prompt and not prompt.strip() for prompt in made[-1]):
             raise InputValueError(f'{name} is blank; use "" for the unconditional prompt.')
     return made
 
 
-def _strings(value: Any, name: str) -> list[str]:
-    """Check a string or a list of strings and return it as a list."""
-    if isinstance(value, str):
+def _strings(value: Any, name: str, *, indices: bool = False) -> list[str]:
+    """Check a string or a list of strings and return it as a list; ``indices`` allows integers."""
+
+    def is_string(item: Any) -> bool:
+        is_index = isinstance(item, int | np.integer) and not isinstance(item, bool)
+        return isinstance(item, str) or (indices and is_index)
+
+    if is_string(value):
         return [str(value)]
     if not isinstance(value, list | tuple):
         raise InputTypeError(
@@ -100,7 +111,7 @@ def _strings(value: Any, name: str) -> list[str]:
     if not value:
         raise InputValueError(f"{name} is empty; give at least one string.")
     for i, item in enumerate(value):
-        if not isinstance(item, str):
+        if not is_string(item):
             raise InputTypeError(f"{name}[{i}] is of type {type(item).__name__}; give a string.")
     return [str(item) for item in value]
 

@@ -58,7 +58,7 @@ def test_words_that_it_never_read_are_warned_of(labels, unknown):
 def test_words_that_it_knows_are_not_warned_of(recwarn):
     clf = DiffusionClassifier(prompts=["a {}", "A photo of the handwritten {}, on a background."])
     clf.fit(None, [f"{color} {digit}" for color in COLOR_NAMES for digit in DIGIT_NAMES])
-    DiffusionClassifier(FunctionBackend(abs, schedule=NoiseSchedule.flow(9))).fit(None, ["x", "y"])
+    DiffusionClassifier(FunctionBackend(abs, schedule=NoiseSchedule.flow(9))).fit(None, [0, 1])
     DiffusionClassifier(DiffusersBackend(tiny_sd())).fit(None, ["cat", "dog"])
     assert not recwarn.list
 

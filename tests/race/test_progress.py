@@ -19,7 +19,10 @@ X = np.random.default_rng(0).normal(size=(5, 3))
 
 def fitted(**options):
     backend = FunctionBackend(
-        lambda z, t, c: z * c[:, None], schedule=NoiseSchedule.flow(100), input_kind="array"
+        lambda z, t, c: z * c[:, None],
+        schedule=NoiseSchedule.flow(100),
+        classes=["a", "b", "c"],
+        input_kind="array",
     )
     options = {"pruner": StagedPruner((4,), (1,), max_draws=8), "random_state": 0, **options}
     return DiffusionClassifier(backend, **options).fit(X, ["a", "b", "c", "a", "b"])

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import DiffusersBackend, FunctionBackend
+from diffusion_classifier.backends import Conditioning, DiffusersBackend, FunctionBackend
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
@@ -160,11 +160,20 @@ def test_classes_known_by_name_are_added_as_texts_are(make, evaluations):
     np.testing.assert_allclose(extended.errors, more.errors(IMAGES).errors, rtol=1e-5)
 
 
+class ByPosition(FunctionBackend):
+    """A network that learned its classes, and numbers them itself, as the exact backends do."""
+
+    class_by_position = True
+
+    def encode_classes(self, labels, prompts):
+        return Conditioning(class_index=torch.as_tensor(np.unique(labels, return_inverse=True)[1]))
+
+
 def test_classes_known_by_position_cannot_be_added(make):
     def scale(z, t, class_index):
         return z * class_index[:, None, None, None]
 
-    network = FunctionBackend(scale, schedule=NoiseSchedule.flow(100))
+    network = ByPosition(scale, schedule=NoiseSchedule.flow(100))
     table = make(backend=network).errors(IMAGES)
     with pytest.raises(ValueError, match="identifies classes by their position"):
         make(["ant", "cat", "dog"], backend=network).errors(IMAGES, table=table)

@@ -12,11 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import InputValueError
-from ..base import Conditioning
+from ..base import Conditioning, to_grey
 from .base import ClassConditionalFamily, Family
 from .text import encode_text, warn_truncated
-
-GREY = (0.299, 0.587, 0.114)  # Pillow's weights of red, green and blue
 
 
 class PixelFamily(Family):
@@ -66,10 +64,7 @@ class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
         images = super().encode_images(pipeline, images)
-        if pipeline.unet.config.in_channels == 3:
-            return images
-        weights = images.new_tensor(GREY).view(1, 3, 1, 1)
-        return (images * weights).sum(1, keepdim=True)
+        return to_grey(images) if pipeline.unet.config.in_channels == 1 else images
 
 
 class DeepFloydIF(PixelFamily):
