@@ -31,7 +31,8 @@ def constant(z, t, class_index):
 
 
 def in_memory(**options):
-    return FunctionBackend(constant, schedule=NoiseSchedule.flow(100), image_size=(8, 8), **options)
+    options = {"schedule": NoiseSchedule.flow(100), "classes": ["a", "b"], **options}
+    return FunctionBackend(constant, image_size=(8, 8), **options)
 
 
 @pytest.fixture(scope="module")
