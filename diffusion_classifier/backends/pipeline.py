@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,13 +19,15 @@ from torch import Tensor
 from ..errors import InputTypeError, InputValueError
 from ..utils.display import PlainText
 from .base import Backend, Conditioning
+from .families.checks import check_components
 from .families.edm import preconditioned
 from .families.registry import find_family
 from .families.text import padded_alike, warn_of_unknown_words
 from .loading.cache import cached
 from .loading.load import load_pipeline
 from .loading.origin import Origin, resolve_name
-from .state import hash_configs
+from .model import ModelState, PipelineModel
+from .text_encoders import load_text_encoders
 
 PROMPTS_PER_BATCH = 64  # of the text encoders
 
@@ -83,7 +84,8 @@ from_pretrained('owner/model').
     """
 
     _pipeline: Any
-    _pickled_config: str  # hash of the configuration; only set in unpickled backends
+    _model: PipelineModel
+    _pickled: ModelState  # only set in unpickled backends
 
     def __init__(
         self,
@@ -184,14 +186,14 @@ from_pretrained('owner/model').
         if self._pipeline is None:
             assert self._origin is not None  # backends without an origin cannot be pickled
             loaded = cached(self._origin, DiffusersBackend.from_origin)
-            if loaded._config_sha256() != self._pickled_config:
+            if loaded._state() != self._pickled:
                 raise InputValueError(
                     f"{self._origin.name} is not the model that this was pickled with: either its "
                     "configuration has changed since, so restore the same model or fit again; or "
                     "an adapter (LoRA) was loaded, which pickles leave out, so fuse it and save "
                     "the pipeline."
                 )
-            self._pipeline = loaded.pipeline
+            self._pipeline, self._model = loaded.pipeline, loaded._model
         return self._pipeline
 
     @pipeline.setter
@@ -202,22 +204,16 @@ from_pretrained('owner/model').
             )
         names = [cls.__name__ for cls in type(pipeline).__mro__]
         family = find_family(names, f"this is a {names[0]}")
-        may_lack = {*family.optional, *(family.text_encoders if self.free_text_encoder else ())}
-        for name in family.components:
-            if getattr(pipeline, name, None) is None and name not in may_lack:
-                raise InputValueError(
-                    f"the pipeline has no {name}; set pipeline.{name} and try again."
-                )
-        family.check(pipeline)
+        may_lack = family.text_encoders if self.free_text_encoder else ()
+        check_components(family, pipeline, may_lack)
         family = preconditioned(family, pipeline)
-        self.prediction_type = family.prediction_type(pipeline)
-        self.schedule = family.schedule(pipeline)
+        self._model = PipelineModel(family, pipeline)
+        self.prediction_type, self.schedule = self._model.prediction_type, self._model.schedule
         self.text_conditional = family.text_conditional
         self.learned_variance = family.learned_variance(pipeline)
         self.unconditional_prompt = family.unconditional_prompt
         self.default_template = family.default_template
         self.image_size = family.image_size(pipeline)
-        self._as_read = {"scheduler": dict(pipeline.scheduler.config)}  # users may replace it
         self._family = family
         self._pipeline = pipeline
         self._pipeline_class = names[0]
@@ -284,38 +280,18 @@ from_pretrained('owner/model').
         prompts = list(prompts)
         if self.known_words is not None:
             warn_of_unknown_words(prompts, self.known_words)
-        with self._text_encoders() as pipeline:
+        pipeline, family = self.pipeline, self._family
+        load_text_encoders(pipeline, family, self._origin)
+        try:
+            self._model.check()
             parts = [
-                self._family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
+                family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
                 for i in range(0, len(prompts), PROMPTS_PER_BATCH)
             ]
-        return Conditioning.concatenate(padded_alike(parts))
-
-    @contextmanager
-    def _text_encoders(self) -> Iterator[Any]:
-        """Yield the pipeline with its text encoders, loading and freeing them if needed."""
-        pipeline, family = self.pipeline, self._family
-        freed = [name for name in family.text_encoders if getattr(pipeline, name) is None]
-        if set(freed) - set(family.optional):
-            if self._origin is None:
-                raise InputValueError(
-                    f"the pipeline has no {freed[0]} to encode prompts with, because "
-                    "free_text_encoder=True dropped it after an earlier fit; set "
-                    f"pipeline.{freed[0]} again, or use DiffusersBackend.from_pretrained(folder, "
-                    "free_text_encoder=True), which loads it whenever it is needed."
-                )
-            loaded = load_pipeline(self._origin, only=family.text_encoders)
-            for name in freed:
-                encoder = getattr(loaded, name)
-                if encoder is not None and encoder.device != self.device:
-                    encoder.to(self.device)
-                setattr(pipeline, name, encoder)
-        try:
-            yield pipeline
         finally:
             if self.free_text_encoder:
-                for name in family.text_encoders:
-                    setattr(pipeline, name, None)
+                self._model.drop_text_encoders()
+        return Conditioning.concatenate(padded_alike(parts))
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """Run the denoiser on noised latents [R, C, h, w], timesteps [R] and R conditions."""
@@ -351,25 +327,38 @@ from_pretrained('owner/model').
         return repr(self._origin.name) if self._origin else "in memory"
 
     def identity(self) -> dict[str, str | None]:
-        """Identify the model by its origin and a hash of its components' configurations.
+        """Identify the model by its origin, its configuration and what was done to it since.
 
-        The hash covers neither weights nor text encoders (which may have been freed). It covers
-        the names of adapters (LoRA) that are loaded but not fused.
+        Returns
+        -------
+        dict
+            ``name``, ``revision``, ``subfolder``, ``pipeline_class`` and ``config_sha256``, a hash
+            of the components' configurations and of the changes below. It covers neither weights
+            as loaded nor their dtype, so a folder is the same model whenever it is loaded.
+            ``changes``, only if there are any, describes adapters (LoRA) that take effect, with
+            their scales, and weights that were changed in place (a fused adapter) since the
+            backend was made, by a hash of 16 elements of each tensor.
+
+        Raises
+        ------
+        InputValueError
+            If the pipeline cannot be used as it is now: a step cache (``enable_cache``), an
+            IP-Adapter, sequential offload to the CPU, or another kind of network or scheduler.
         """
-        origin = self._origin
-        return {
+        if self._pipeline is not None:
+            self._model.check()
+        origin, state = self._origin, self._state()
+        identity = {
             "name": origin.name if origin else self.pipeline.config.get("_name_or_path"),
             "revision": origin.revision if origin else None,
             "subfolder": origin.subfolder if origin else None,
             "pipeline_class": self._pipeline_class,
-            "config_sha256": self._config_sha256(),
+            "config_sha256": state.config_sha256,
         }
+        return identity | ({"changes": state.changes} if state.changes else {})
 
-    def _config_sha256(self) -> str:
-        if self._pipeline is None:  # unpickled and not yet loaded
-            return self._pickled_config
-        parts = [p for p in self._family.components if p not in self._family.text_encoders]
-        return hash_configs({p: getattr(self._pipeline, p) for p in parts} | self._as_read)
+    def _state(self) -> ModelState:
+        return self._pickled if self._pipeline is None else self._model.state()
 
     def __copy__(self) -> DiffusersBackend:
         twin = object.__new__(type(self))
@@ -393,8 +382,8 @@ from_pretrained('owner/model').
         origin = self._origin
         if isinstance(origin.token, str):
             origin = replace(origin, token=None)  # a secret; whoever unpickles uses their login
-        config = self._config_sha256()
-        return {**self.__dict__, "_pipeline": None, "_origin": origin, "_pickled_config": config}
+        changed = {"_pipeline": None, "_model": None, "_origin": origin, "_pickled": self._state()}
+        return self.__dict__ | changed
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         return f"DiffusersBackend({self._pipeline_class}, {self._where()})"

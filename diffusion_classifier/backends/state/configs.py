@@ -32,8 +32,7 @@ def _config(component: Any) -> dict[str, Any]:
     if config is None:  # a tokenizer
         return {"n_tokens": len(component), "max_length": component.model_max_length}
     config = config.to_dict() if hasattr(config, "to_dict") else config
-    adapters = sorted(getattr(component, "peft_config", None) or ())  # names of LoRAs and such
-    return ({"adapters": adapters} if adapters else {}) | {
+    return {
         key: value
         for key, value in config.items()
         if not (key.startswith("_") or key in NOT_IDENTITY)

@@ -1,0 +1,129 @@
+"""Whether a network's weights have changed in place, from a few elements of every tensor.
+
+Reading all weights of a large network would take seconds. PyTorch's counters of in-place changes
+are no substitute, as ``parameter.data += ...``, with which adapters are fused, does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+N_ELEMENTS = 16  # most elements that are read of a tensor
+# Rounding to half precision (bfloat16 keeps 8 bits, float16 ends at 2^-24) is no change.
+RELATIVE_ROUNDING, SMALLEST_HALF = 2**-8, 2**-24
+WRAPPERS = ("base_layer", "_orig_mod")  # of an adapter's layer, and of torch.compile
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSample:
+    """Some elements of every tensor of a network.
+
+    Attributes
+    ----------
+    places : dict of str to tuple
+        For each tensor, where its elements begin and end in ``elements``, and its shape.
+    elements : Tensor of shape (n,), float32, on the CPU
+    """
+
+    places: dict[str, tuple[int, int, torch.Size]]
+    elements: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, tensors: Iterable[tuple[str, Tensor]]) -> WeightSample:
+        """Sample named tensors; those that hold no plain numbers in memory are left out."""
+        places, groups, order, n = {}, {}, [], 0
+        for name, tensor in tensors:
+            tensor = tensor.detach()
+            if not _is_plain(tensor):
+                continue
+            points = _points(tensor)
+            places[name] = (n, n + len(points), tensor.shape)
+            n += len(points)
+            group = groups.setdefault((tensor.device, tensor.dtype), [])
+            order.append(((tensor.device, tensor.dtype), len(group)))
+            group.append(points)
+        # one transfer per device and dtype rather than one per tensor
+        sampled = {
+            key: torch.cat(group).float().cpu().split([len(points) for points in group])
+            for key, group in groups.items()
+        }
+        parts = [sampled[key][index] for key, index in order]
+        return cls(places, torch.cat(parts) if parts else torch.empty(0))
+
+    def differs(self, other: WeightSample) -> bool:
+        """Whether any tensor of the same name and shape has changed by more than rounding."""
+        mine, others = self.elements, other.elements
+        if self.places != other.places:
+            common = [
+                (mine[start:stop], others[slice(*other.places[name][:2])])
+                for name, (start, stop, shape) in self.places.items()
+                if name in other.places and other.places[name][2] == shape
+            ]
+            if not common:
+                return False
+            mine, others = (torch.cat(parts) for parts in zip(*common, strict=True))
+        close = torch.isclose(
+            mine, others, rtol=RELATIVE_ROUNDING, atol=SMALLEST_HALF, equal_nan=True
+        )
+        return not bool(close.all())
+
+    def digest(self) -> str:
+        """Return a short hash of names, shapes and elements."""
+        shapes = sorted((name, *shape) for name, (_, _, shape) in self.places.items())
+        content = hashlib.sha256(repr(shapes).encode())
+        for name in sorted(self.places):
+            content.update(self.elements[slice(*self.places[name][:2])].numpy().tobytes())
+        return content.hexdigest()[:12]
+
+
+_FIRST_SEEN: WeakKeyDictionary[nn.Module, WeightSample] = WeakKeyDictionary()
+
+
+def first_seen(network: nn.Module) -> WeightSample:
+    """Return a sample of a network's own weights when this process first asked for one."""
+    network = network._modules.get("_orig_mod") or network
+    if network not in _FIRST_SEEN:
+        _FIRST_SEEN[network] = WeightSample.of(own_weights(network))
+    return _FIRST_SEEN[network]
+
+
+def own_weights(network: nn.Module, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield a network's parameters without those of its adapters, by the names without adapters."""
+    for name, parameter in network._parameters.items():
+        if parameter is not None:
+            yield path + name, parameter
+    for name in WRAPPERS:
+        if name in network._modules:
+            yield from own_weights(network._modules[name], path)
+            return
+    for name, child in network._modules.items():
+        if child is not None:
+            yield from own_weights(child, f"{path}{name}.")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether elements can be read: not on the meta device, not quantised by a tensor class."""
+    plain = type(tensor) is Tensor and tensor.layout is torch.strided
+    return plain and not (tensor.is_meta or tensor.is_complex() or tensor.is_quantized)
+
+
+def _points(tensor: Tensor) -> Tensor:
+    """Return elements at equal distances along the diagonal of a tensor, as a view where it can.
+
+    They do not depend on the memory format.
+    """
+    if tensor.numel() <= N_ELEMENTS:
+        return tensor.reshape(-1)
+    n = min(N_ELEMENTS, max(tensor.shape))
+    step = sum(
+        stride * ((size - 1) // max(n - 1, 1))
+        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.as_strided((n,), (step,), tensor.storage_offset())
