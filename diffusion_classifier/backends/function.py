@@ -177,7 +177,7 @@ class FunctionBackend(Backend):
 
     def __sklearn_clone__(self) -> FunctionBackend:
         """Return a backend that shares the callables and their weights."""
-        return FunctionBackend(**self.get_params(deep=False))
+        return type(self)(**self.get_params(deep=False))
 
     def identity(self) -> dict[str, Any]:
         """Identify the model; the hash also covers ``classes`` and ``input_shape``."""

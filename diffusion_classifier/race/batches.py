@@ -9,7 +9,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import OutOfMemoryError
+from ..backends.base import check_output
+from ..errors import NonFiniteOutputError, OutOfMemoryError
 from ..utils.validation import check_positive_integer
 
 BatchSizeOption = int | Literal["auto"]
@@ -131,11 +132,29 @@ def is_out_of_memory(error: BaseException) -> bool:
 def encode_from(
     encode: Callable[[Sequence[int]], Tensor], first: int, n_images: int, batch: BatchSize
 ) -> Tensor:
-    """Encode one batch of images, starting at index ``first``."""
+    """Encode one batch of images, starting at index ``first``.
+
+    Raises
+    ------
+    OutputShapeError
+        If the encoder does not return one floating-point latent per image.
+    NonFiniteOutputError
+        If a latent has NaN or infinity.
+    """
 
     def encode_rows(rows: int) -> Tensor:
         indices = list(range(first, min(first + rows, n_images)))
         padding = batch.padded(len(indices)) - len(indices)
-        return encode(indices + indices[-1:] * padding)[: len(indices)]
+        latents = encode(indices + indices[-1:] * padding)
+        source = f"encoding of images {first} to {indices[-1]}"
+        check_output(latents, (len(indices) + padding, ...), source)
+        return latents[: len(indices)]
 
-    return batch.attempt(encode_rows)
+    latents = batch.attempt(encode_rows)
+    bad = (~latents.isfinite().reshape(len(latents), -1).all(1)).nonzero()[:, 0]
+    if len(bad):
+        raise NonFiniteOutputError(
+            f"image {first + int(bad[0])} has a latent with NaN or infinity, in {latents.dtype}. "
+            "Check the image, and the encoder's weights and dtype."
+        )
+    return latents

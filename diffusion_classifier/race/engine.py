@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..backends.base import Backend, Conditioning
+from ..backends.base import Backend, Conditioning, check_output
 from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
 from ..noise.prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
@@ -62,6 +62,7 @@ class Engine:
         self.n_prompts = len(condition)
         self.n_images = n_images
         self.loss = loss
+        self._network = f"{type(backend).__name__}.forward"  # in messages
         self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
         self._encode = encode
         self._on_evaluations = on_evaluations
@@ -171,8 +172,10 @@ class Engine:
         condition = self.condition[rows.prompt]
         target, scale = noised.target[pair], noised.scale[pair]
         if self._bound is None or noised.clean is None:
-            return noise_errors(self.backend.forward(z, t, condition), target, scale, self.loss)
-        output, variance = self.backend.forward_with_variance(z, t, condition)
+            output = check_output(self.backend.forward(z, t, condition), z.shape, self._network)
+            return noise_errors(output, target, scale, self.loss)
+        both = self.backend.forward_with_variance(z, t, condition)
+        output, variance = (check_output(half, z.shape, self._network) for half in both)
         residual = noise_residual(output, target, scale)
         return self._bound.errors(residual, variance, noised.clean[pair], t)
 

@@ -1,0 +1,159 @@
+"""Networks, encoders and backends that are not what the package expects: clear errors each."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import (
+    Conditioning,
+    FunctionBackend,
+)
+from diffusion_classifier.backends.base import Backend
+from diffusion_classifier.errors import (
+    NetworkError,
+    NonFiniteOutputError,
+    OutputShapeError,
+)
+from diffusion_classifier.noise import NoiseSchedule
+from diffusion_classifier.pruners import NoPruning
+
+SCHEDULE = NoiseSchedule.flow(20)
+X = np.random.default_rng(0).normal(size=(5, 3))
+EXPECTED = r"; expected a floating-point tensor of shape \(16, 3\)\."
+
+
+def classifier(function, **options):
+    backend = FunctionBackend(function, schedule=SCHEDULE, input_kind="array", **options)
+    clf = DiffusionClassifier(backend, pruner=NoPruning(4), batch_size=16, random_state=0)
+    return clf.fit(None, [0, 1])
+
+
+class Own(Backend):
+    """A backend of one's own, whose network is as wrong as a function's."""
+
+    schedule, prediction_type, input_kind = SCHEDULE, "epsilon", "array"
+
+    def __init__(self, function=None):
+        self.function = function
+
+    def encode_images(self, images):
+        return images.float()
+
+    def encode_classes(self, labels, prompts):
+        return Conditioning(class_index=torch.tensor(labels))
+
+    def forward(self, z, t, condition):
+        return self.function(z, t, condition["class_index"])
+
+
+# ------------------------------------------------------------------ outputs of the network
+
+WRONG_OUTPUTS = {
+    "int": (lambda z: z.round().int(), r"shape \(16, 3\) and dtype torch.int32" + EXPECTED),
+    "bool": (lambda z: z > 0, r"and dtype torch.bool" + EXPECTED),
+    "complex": (lambda z: z + 0j, r"and dtype torch.complex64" + EXPECTED),
+    "None": (lambda z: None, "returned None" + EXPECTED),
+    "a tuple": (lambda z: (z,), "returned tuple" + EXPECTED + " Return its first element"),
+    "a diffusers output": (
+        lambda z: SimpleNamespace(sample=z),
+        "returned SimpleNamespace" + EXPECTED + r" Return its \.sample",
+    ),
+    "numpy": (lambda z: z.numpy(), "returned ndarray" + EXPECTED),
+    "one row": (lambda z: z[0], r"returned a tensor of shape \(3,\)" + EXPECTED),
+    "one value a row": (lambda z: z[:, :1], r"shape \(16, 1\)" + EXPECTED),
+    "a row too few": (lambda z: z[1:], r"shape \(15, 3\)" + EXPECTED),
+    "an axis more": (lambda z: z[..., None], r"shape \(16, 3, 1\)" + EXPECTED),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_OUTPUTS)
+@pytest.mark.parametrize("make", ["a function", "a backend"])
+def test_outputs_that_are_no_prediction_are_described(make, kind):
+    wrong, message = WRONG_OUTPUTS[kind]
+
+    def function(z, t, class_index):
+        return wrong(z)
+
+    if make == "a function":
+        clf, source = classifier(function), "function "
+    else:
+        clf = DiffusionClassifier(Own(function), pruner=NoPruning(4), batch_size=16)
+        with pytest.warns(UserWarning, match="labels are numbers"):
+            clf.fit(None, [0, 1])
+        source = r"Own\.forward "
+    for call in (clf.predict, clf.errors):
+        with pytest.raises(OutputShapeError, match=source + ".*" + message) as error:
+            call(X)
+        assert isinstance(error.value, NetworkError) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_placed(value):
+    def function(z, t, class_index):
+        # only image 3 (the row with a large first value) under class 1
+        bad = (z[:, 0].abs() > 1e3) & (class_index == 1)
+        return torch.where(bad[:, None], value, z)
+
+    rows = X.copy()
+    rows[3, 0] = 1e6
+    clf = classifier(function)
+    with pytest.raises(NonFiniteOutputError, match=r"NaN or infinity .*\(image 3, prompt 1, 4 of"):
+        clf.predict(rows)
+    assert clf.predict(rows[:3]).shape == (3,)
+
+
+def test_a_learned_variance_is_checked_too():
+    betas = torch.linspace(1e-3, 0.2, 20, dtype=torch.float64)
+    schedule = (1 - betas).cumprod(0)
+    for wrong in (lambda z: z, lambda z: (z, z), lambda z: torch.cat([z, z], 1).int()):
+        backend = FunctionBackend(
+            lambda z, t, k, wrong=wrong: wrong(z),
+            schedule=schedule,
+            input_kind="array",
+            learned_variance=True,
+        )
+        clf = DiffusionClassifier(backend, loss="vlb", pruner=NoPruning(4), batch_size=16)
+        with pytest.raises(OutputShapeError, match=r"\(16, 6\).*twice the channels"):
+            clf.fit(None, [0, 1]).predict(X)
+
+
+# ------------------------------------------------------------------ outputs of the encoder
+
+WRONG_LATENTS = {
+    "int": (lambda x: x.int(), r".* and dtype torch.int32"),
+    "complex": (lambda x: x + 0j, r".* and dtype torch.complex64"),
+    "None": (lambda x: None, r"None; expected .* \(8, \.\.\.\)"),
+    "a tuple": (lambda x: (x, x), "tuple; .* Return its first element"),
+    "a scalar": (lambda x: x.sum(), r"a tensor of shape \(\)"),
+    "one row": (lambda x: x[:1], r"a tensor of shape \(1, 3\)"),
+    "a row more": (
+        lambda x: torch.cat([x, x[:1]]),
+        r".* shape \(9, 3\); expected .* \(8, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_LATENTS)
+def test_latents_that_are_no_latents_are_described(kind):
+    encode, message = WRONG_LATENTS[kind]
+    clf = classifier(lambda z, t, k: z, encode=encode)
+    with pytest.raises(OutputShapeError, match="encoding of images 0 to 4 returned " + message):
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_image_whose_latent_is_not_finite_is_named(value):
+    def encode(images):
+        return torch.where(images.mean((1, 2, 3), keepdim=True) > 0.9, value, images)
+
+    backend = FunctionBackend(lambda z, t, k: z, schedule=SCHEDULE, encode=encode)
+    clf = DiffusionClassifier(backend, pruner=NoPruning(2)).fit(None, [0, 1])
+    images = np.zeros((20, 4, 4, 3), np.uint8)
+    images[13] = 255
+    for call in (clf.predict, clf.encode):
+        with pytest.raises(NonFiniteOutputError, match="image 13 has a latent with NaN"):
+            call(images)
+    assert clf.encode(images[:13]).shape == (13, 3, 4, 4)
