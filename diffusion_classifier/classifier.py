@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from .backends.resolve import resolve_backend
 from .estimator.fitted import FittedClassifier
 from .estimator.fitting import learn_strategies
 from .estimator.inputs import Inputs
-from .estimator.labels import find_classes, warn_of_numbers
+from .estimator.labels import find_classes, warn_of_alike, warn_of_numbers
 from .estimator.prompts import make_prompts
-from .estimator.saving import read_classifier
+from .estimator.saving import read_classifier, refusing
 from .estimator.settings import PictureFormat, check_variance
 from .images.latents import Latents
-from .images.resize import ResizeMode
+from .images.resize import RESIZE_MODES, ResizeMode
 from .pruners import Pruner, PrunerName
 from .race.batches import BatchSizeOption
 from .race.progress import Verbosity
@@ -45,8 +45,21 @@ from .scoring import (
 )
 from .scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, check_loss, read_log_prior
 from .strategies import Strategies
+from .utils.constraints import (
+    MANY,
+    Arrays,
+    Booleans,
+    InstancesOf,
+    Integers,
+    Options,
+    Sequences,
+    Table,
+    check_parameters,
+)
 from .utils.display import DocumentedMixin
-from .utils.validation import all_or_nothing, check_option
+from .utils.validation import all_or_nothing
+
+_SIDES = Integers(1, 2**16)  # of pictures, in pixels
 
 
 class DiffusionClassifier(DocumentedMixin, FittedClassifier):
@@ -63,7 +76,8 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``, loaded once per process.
     prompts : None, str, list of str or dict, default=None
         How labels become prompts: a template such as ``"a photo of a {}"``, a list of templates,
-        or ``{label: prompt or [prompts]}``. None uses the backend's own template.
+        or ``{label: prompt or [prompts]}``. None uses the backend's own template, with the right
+        article: "a photo of an apple".
     sampler : None, str or Sampler, default=None
         Chooses the timesteps and noise. None is ``StratifiedSampler()``, or
         ``ImportanceSampler`` with the backend's ``default_proposal`` if it has one.
@@ -151,6 +165,19 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
     (2, 4)
     """
 
+    # backend, prompts, strategies, device and dtype are checked where they are read.
+    _constraints: ClassVar[Table] = {
+        "loss": Options(*LOSS_NAMES),
+        "prompt_reduction": Options(*PROMPT_REDUCTIONS),
+        "priors": Arrays(0) | None,
+        "n_fit_images": Integers(1, 10**9),
+        "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
+        "resize": Options(*RESIZE_MODES),
+        "batch_size": Options("auto") | Integers(1, MANY),
+        "random_state": Integers(0, 2**32 - 1) | InstancesOf(np.random.RandomState) | None,
+        "verbose": Options("auto") | Booleans() | Integers(0),
+    }
+
     def __init__(
         self,
         backend: str | os.PathLike[str] | Backend | None = None,
@@ -211,19 +238,19 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         Raises
         ------
         InputValueError
-            If there are fewer than two classes, a label has no prompt, a parameter has an unknown
-            value, or, with ``X=None``, a label is repeated or a strategy needs images to learn.
+            If there are fewer than two classes, a label has no prompt, a parameter has a value that
+            it does not allow, or, with ``X=None``, a label is repeated or a strategy needs images
+            to learn.
         InputFileError
             If the backend's folder or Hub id cannot be loaded.
 
         Warns
         -----
         UserWarning
-            If labels are numbers but the model reads text, a prompt exceeds the tokenizer's
-            maximum length, or the model is known not to know a word.
+            If labels are numbers but the model reads text, prompts exceed the tokenizer's maximum
+            length, the model is known not to know a word, or it reads several labels alike.
         """
-        check_option("prompt_reduction", self.prompt_reduction, PROMPT_REDUCTIONS)
-        check_option("loss", self.loss, LOSS_NAMES)
+        check_parameters(self)
         pictures = PictureFormat.of(self.image_size, self.resize)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies.resolve(
@@ -237,7 +264,13 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         check_variance(backend, self.loss)
         X, y = Inputs(self, backend, pictures).check(X, y)
         classes = find_classes(y)
-        prompts = make_prompts(classes, self.prompts, backend.default_template)
+        prompts = make_prompts(
+            classes,
+            self.prompts,
+            backend.default_template,
+            indices=backend.knows_class_indices,
+            articles=backend.known_words is None or "an" in backend.known_words,
+        )
         if backend.text_conditional and not isinstance(self.prompts, dict):
             warn_of_numbers(classes, prompts[0][0])
         log_prior = read_log_prior(self.priors, len(classes))
@@ -249,14 +282,17 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
             labels = classes[class_of].tolist()
             flat_prompts = [prompt for of_class in prompts for prompt in of_class]
             self._condition = backend.encode_classes(labels, flat_prompts)
-        self.backend_ = backend
+            warn_of_alike(self._condition, flat_prompts, labels)
+        self.backend_, self._network = backend, backend.identity()
         self.weighting_, self.sampler_, self.pruner_, self.calibrator_ = strategies
         self.loss_, self.image_size_, self.resize_ = self.loss, pictures.image_size, pictures.resize
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self.random_state
+        seed = int(seed) if isinstance(seed, float) else seed  # such as 3.0
+        self.seed_ = int(check_random_state(seed).randint(2**31 - 1))
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
         unweighted = Scoring(weights, log_prior, torch.as_tensor(class_of), self.prompt_reduction)
         self._scoring = unweighted  # used to record errors, before weights are learned
-        learn_strategies(strategies, X, y, self._predictor(), self.n_fit_images, self.seed_)
+        learn_strategies(strategies, X, y, self._predictor(), int(self.n_fit_images), self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
         self._predictor().check()
         return self
@@ -293,6 +329,7 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
         """
         if hasattr(self, "backend_"):
             return self._inputs().encode(X)
+        check_parameters(self)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         return Inputs(self, backend, PictureFormat.of(self.image_size, self.resize)).encode(X)
 
@@ -325,8 +362,12 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
             If a file was edited, the format version is not supported, or the network differs: its
             configuration or, without ``backend``, its name or revision.
         """
-        saved = read_classifier(folder, backend)
+        saved = read_classifier(folder, cls().get_params(deep=False), backend)
         clf = cls(**saved.parameters)
         for name, value in saved.fitted.items():
             setattr(clf, name, value)
+        clf._network = clf.backend_.identity()
+        with refusing(folder):
+            check_parameters(clf)
+            clf._predictor().check()
         return clf

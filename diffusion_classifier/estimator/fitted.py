@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from ..backends.base import Backend, Conditioning
@@ -19,9 +21,10 @@ from ..race.progress import Verbosity
 from ..records import ErrorTable, RecordSetup
 from ..samplers import Sampler
 from ..scoring import Calibrator, LossName, Scoring, Weighting
+from ..utils.provenance import check_unchanged
 from .cost import Cost, estimate_cost
-from .inputs import Inputs
-from .predicting import Predictor
+from .inputs import Inputs, OnError
+from .predicting import Predictor, Skipped
 from .saving import write_classifier
 from .settings import PictureFormat, errors_made_by
 
@@ -55,17 +58,37 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     prompts_: dict[Any, list[str]]
     _condition: Conditioning  # one row per prompt
     _scoring: Scoring
+    _network: dict[str, Any]  # identity of the backend at fit
+    _skipped: Skipped  # only after a prediction that skipped images
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    # on_error is an option of a call, not metadata for scikit-learn to route.
+    __metadata_request__predict: ClassVar = {"on_error": UNUSED}
+    __metadata_request__predict_proba: ClassVar = {"on_error": UNUSED}
+    __metadata_request__predict_log_proba: ClassVar = {"on_error": UNUSED}
+    __metadata_request__decision_function: ClassVar = {"on_error": UNUSED}
+
+    @property
+    def skipped_(self) -> Skipped:
+        """Images that the latest prediction skipped, with ``on_error="skip"``: (index, reason)."""
+        return getattr(self, "_skipped", [])
+
+    def predict(self, X: Any, *, on_error: OnError = "raise") -> NDArray[Any]:
         """Predict the most probable class of each image.
 
         Parameters
         ----------
         X : images of length n
-            A list of PIL images or paths; a uint8 array [n, H, W, 3] or [n, 3, H, W]; a float
-            array in [0, 1]; a tensor; a data frame column; Latents from ``encode``. For backends
-            that read tables, an array [n, features]. An ErrorTable from ``errors`` is answered
-            without the network.
+            A list of PIL images or paths; a folder of images
+            (:func:`~diffusion_classifier.datasets.load_image_folder` reads one sub-folder per
+            class); a uint8 array [n, H, W, 3] or [n, 3, H, W]; a float array in [0, 1]; a tensor;
+            a data frame column; Latents from ``encode``. For backends that read tables, an array
+            [n, features]; for those with an ``input_shape``, an array [n, *input_shape]. An
+            ErrorTable from ``errors`` is answered without the network.
+        on_error : {"raise", "skip"}, default="raise"
+            What to do with images that cannot be read or hold NaN. "raise" checks the headers of
+            all files before the network runs; a file that is damaged after its header raises when
+            it is decoded. "skip" predicts the others: skipped images get the label None, in an
+            object array, or NaN from the other methods. ``skipped_`` lists them.
 
         Returns
         -------
@@ -77,29 +100,56 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             If ``fit`` was not called.
         InputError
-            If there are no images, or one cannot be read; the message gives its index.
+            If there are no images or, unless they are skipped, one cannot be read. The message
+            gives its index.
         NetworkError
             If the network returns NaN or infinity, or memory runs out with a single row.
+
+        Examples
+        --------
+        >>> from diffusion_classifier import DiffusionClassifier
+        >>> from diffusion_classifier.datasets import load_scenes
+        >>> clf = DiffusionClassifier(prompts="a {} digit", pruner="staged", random_state=0)
+        >>> clf = clf.fit(None, ["red", "green"])
+        >>> images = [*load_scenes("test", n_samples=1).images, "missing.png"]
+        >>> clf.predict(images, on_error="skip").tolist()
+        ['green', None]
+        >>> clf.skipped_
+        [(1, "image 1: 'missing.png' does not exist; check the path.")]
         """
-        best = self.predict_log_proba(X).argmax(1)
-        return self.classes_[best]
+        log_posterior = self.predict_log_proba(X, on_error=on_error)
+        labels = self.classes_[log_posterior.argmax(1)]
+        missing = np.isnan(log_posterior).any(1)
+        if missing.any():
+            labels = labels.astype(object)
+            labels[missing] = None
+        return labels
 
-    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Compute log posteriors of shape (n, n_classes); see ``predict`` for X."""
-        return self._predictor().log_posterior(X)
+    def predict_log_proba(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
+        """Compute log posteriors of shape (n, n_classes); see ``predict`` for X and on_error."""
+        log_posterior, skipped = self._predictor().log_posterior(X, on_error)
+        self._note_skipped(skipped)
+        return log_posterior
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Compute posteriors of shape (n, n_classes), with rows that sum to 1."""
-        return np.exp(self.predict_log_proba(X))
+    def predict_proba(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
+        """Compute posteriors of shape (n, n_classes); rows sum to 1, those skipped are NaN."""
+        return np.exp(self.predict_log_proba(X, on_error=on_error))
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
+    def decision_function(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
         """Compute log posteriors (n, n_classes); for two classes, log-odds (n,) of the second."""
-        log_posterior = self.predict_log_proba(X)
+        log_posterior = self.predict_log_proba(X, on_error=on_error)
         if len(self.classes_) == 2:
             return log_posterior[:, 1] - log_posterior[:, 0]
         return log_posterior
 
-    def errors(self, X: Any, *, full: bool = False, table: ErrorTable | None = None) -> ErrorTable:
+    def errors(
+        self,
+        X: Any,
+        *,
+        full: bool = False,
+        table: ErrorTable | None = None,
+        on_error: OnError = "raise",
+    ) -> ErrorTable:
         """Compute the noise-prediction errors on which predictions are based.
 
         Parameters
@@ -113,6 +163,9 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             same order (only their number is checked), with the same network, loss, sampler and
             integer ``random_state``. Only errors missing from it are computed; the result is the
             same as without it.
+        on_error : {"raise", "skip"}, default="raise"
+            See ``predict``. Skipped images have no errors, and are listed in ``skipped`` of the
+            table and in ``skipped_``.
 
         Returns
         -------
@@ -122,12 +175,15 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputValueError
-            If the number of images, the draws, the network or the loss of ``table`` differ.
+            If the number of images, the draws, the network or the loss of ``table`` differ, or
+            every image is skipped.
         """
         predictor = self._predictor()
         if full:
             predictor = replace(predictor, pruner=NoPruning(self.pruner_.max_draws))
-        return predictor.table(X, table)
+        found = predictor.table(X, table, on_error)
+        self._note_skipped(found.skipped)
+        return found
 
     def estimate_cost(self, n_images: int) -> Cost:
         """Estimate the maximum cost of predicting ``n_images`` images.
@@ -193,7 +249,15 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         {'one': ['a one'], 'two': ['a two']}
         """
         check_is_fitted(self)
+        check_unchanged(self._network, self.backend_.identity())
         write_classifier(folder, self.get_params(deep=False), vars(self))
+
+    def _note_skipped(self, skipped: Iterable[tuple[int, str]]) -> None:
+        """Keep what the latest call skipped; without any, attributes stay as they are after fit."""
+        if hasattr(self, "_skipped"):
+            del self._skipped
+        if skipped := list(skipped):
+            self._skipped = skipped
 
     def _inputs(self) -> Inputs:
         return Inputs(self, self.backend_, PictureFormat(self.image_size_, self.resize_))
@@ -201,6 +265,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     def _predictor(self) -> Predictor:
         """Bundle the fitted attributes into a Predictor."""
         check_is_fitted(self)
+        check_unchanged(self._network, self.backend_.identity())
         inputs = self._inputs()
         setup = RecordSetup(
             scoring=self._scoring,

@@ -1,4 +1,4 @@
-"""Checks that stored results came from the same network and settings."""
+"""Checks that stored results came from the same network and settings, and that it stayed so."""
 
 from __future__ import annotations
 
@@ -40,9 +40,47 @@ def check_made_by(
 classifier has 'l2'; make it again.
     """
     changed = [
-        f"{name}={made_by.get(name)!r}, this classifier has {settings.get(name)!r}"
-        for name in sorted(set(made_by) | set(settings))
-        if made_by.get(name) != settings.get(name)
+        f"{name}={then!r}, this classifier has {now!r}"
+        for name, then, now in _differences(made_by, settings)
     ]
     if changed:
         raise InputValueError(f"{subject} made with {'; '.join(changed)}; {advice}.")
+
+
+def check_unchanged(fitted_with: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise if a network is not what it was when a classifier was fitted.
+
+    Parameters
+    ----------
+    fitted_with, identity : mapping
+        The network's identity at ``fit`` and now.
+
+    Raises
+    ------
+    InputValueError
+        If they differ; the message lists the differences.
+
+    Examples
+    --------
+    >>> check_unchanged({"name": "a"}, {"name": "a", "changes": "unet: adapter toy at scale 0.5"})
+    Traceback (most recent call last):
+    diffusion_classifier.errors.InputValueError: the network has changed since fit: changes was \
+None, is now 'unet: adapter toy at scale 0.5'; call fit again, or undo the change.
+    """
+    changed = [
+        f"{name} was {then!r}, is now {now!r}"
+        for name, then, now in _differences(fitted_with, identity)
+    ]
+    if changed:
+        raise InputValueError(
+            f"the network has changed since fit: {'; '.join(changed)}; call fit again, or undo "
+            "the change."
+        )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return name and both values of each setting that differs."""
+    names = {name for name in {*then, *now} if then.get(name) != now.get(name)}
+    if "changes" in names:  # they are in the hash, and say more
+        names.discard("config_sha256")
+    return [(name, then.get(name), now.get(name)) for name in sorted(names)]
