@@ -94,17 +94,27 @@ def rebuild_backend(saved: Mapping[str, Any]) -> Backend:
     Parameters
     ----------
     saved : mapping
-        Result of ``saved_origin``; device and dtype may be given by name.
+        Result of ``saved_origin``, with the keys of
+        :data:`~diffusion_classifier.backends.loading.origin.SAVED_ORIGIN`; device and dtype may be
+        given by name. No other key has an effect, so no option that runs code can be among them.
 
     Returns
     -------
     Backend
         A model of this package also gets its own template, vocabulary and timestep proposal.
     """
-    place = dict(saved)
-    name, dtype = place.pop("name"), resolve_dtype(place.pop("dtype"), torch.device("cpu"))
-    device = place.pop("device")
-    device = None if device is None else resolve_device(device)
+    name, dtype = saved["name"], resolve_dtype(saved["dtype"], torch.device("cpu"))
+    device = None if saved["device"] is None else resolve_device(saved["device"])
     if name in SHIPPED:
-        return SHIPPED[name](device or "cpu", dtype, image_shape=place["image_shape"])
-    return DiffusersBackend.from_pretrained(name, device=device, dtype=dtype, **place)
+        return SHIPPED[name](device or "cpu", dtype, image_shape=saved["image_shape"])
+    return DiffusersBackend.from_pretrained(
+        name,
+        revision=saved["revision"],
+        variant=saved["variant"],
+        subfolder=saved["subfolder"],
+        dtype=dtype,
+        device=device,
+        image_shape=saved["image_shape"],
+        offload=saved["offload"],
+        free_text_encoder=saved["free_text_encoder"],
+    )

@@ -71,7 +71,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     b'new'
     """
     target = Path(path)
-    check_replaceable(target)
+    check_regular(target)
     remove_leftovers(target.parent)
     try:
         file, temporary = _create(target.parent)
@@ -168,8 +168,8 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         raise InputFileError(f"{name} cannot be read ({error}).") from error
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise an InputFileError if a path exists and is no regular file."""
+def check_regular(path: Path) -> None:
+    """Raise an InputFileError if a path exists and is no regular file, but a link, for example."""
     with suppress(FileNotFoundError, NotADirectoryError):
         _check_kind(path, path.lstat().st_mode)
 

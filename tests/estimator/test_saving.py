@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
+from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
@@ -123,16 +124,12 @@ def test_a_gaussian_backend_is_kept_whole(tmp_path):
         assert loaded.fit(X, y).score(X, y) > 0.8
 
 
-def test_learned_attributes_of_strategies_are_kept(clf, tmp_path):
-    clf.pruner_.variance_ = torch.arange(3.0)
-    clf.sampler_.profile_ = {"mean": np.float64(0.1), "by_time": np.ones(2)}
-    clf.temperature_ = 1.5
-    clf.save(tmp_path)
-    loaded = DiffusionClassifier.load(tmp_path)
-    assert loaded.pruner_.variance_.tolist() == [0, 1, 2]
-    assert loaded.sampler_.profile_["mean"] == 0.1
-    assert loaded.sampler_.profile_["by_time"].tolist() == [1, 1]
-    assert loaded.temperature_ == 1.5
+@pytest.mark.parametrize("owner", ["pruner_", None])
+def test_an_attribute_that_fit_does_not_set_is_not_saved(clf, tmp_path, owner):
+    vars(getattr(clf, owner) if owner else clf)["notes_"] = "mine"
+    with pytest.raises(InputValueError, match="has an unknown key 'notes_'"):
+        clf.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_backend_made_in_memory_is_passed_again(tmp_path):

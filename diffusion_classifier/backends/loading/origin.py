@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from ...errors import InputValueError, MissingFileError
+from ...utils.constraints import Booleans, InstancesOf, Integers, Options, Sequences, Table
+from ...utils.devices import DTYPES
 
 EMBEDDED = "embedded"  # name of the embedded model; saved files hold it instead of a path
 DATA = Path(__file__).parents[2] / "data"
@@ -23,6 +25,19 @@ SINGLE_FILE_ADVICE = (
     "load a single-file checkpoint with diffusers.StableDiffusionPipeline.from_single_file(...) "
     "and pass DiffusersBackend(pipeline)"
 )
+
+
+SAVED_ORIGIN: Table = {  # what a saved classifier says of its network, and all it may say
+    "name": InstancesOf(str),
+    "revision": InstancesOf(str) | None,
+    "variant": InstancesOf(str) | None,
+    "subfolder": InstancesOf(str) | None,
+    "dtype": Options(*DTYPES),
+    "device": InstancesOf(str) | None,
+    "offload": Options(None, "model", "sequential"),
+    "free_text_encoder": Booleans(),
+    "image_shape": Sequences(Integers(1, 2**16)) | None,
+}
 
 
 @dataclass(frozen=True)
@@ -120,14 +135,41 @@ def _describe_folder(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     for config in ("config.json", "scheduler_config.json"):
         if config in names:
-            content = json.loads((folder / config).read_text(encoding="utf-8"))
-            kind = content.get("_class_name") or ", ".join(content.get("architectures") or [])
-            return f"it is one component ({kind}) of a pipeline; give its parent folder."
+            content = read_json(folder / config, str(folder))
+            kind = content.get("_class_name") or content.get("architectures") or "of unknown class"
+            kind = ", ".join(map(str, kind)) if isinstance(kind, list) else str(kind)
+            return f"it is one component ({kind[:80]}) of a pipeline; give its parent folder."
     checkpoints = [name for name in names if name.endswith(CHECKPOINT_SUFFIXES)]
     if checkpoints:
         return f"it holds {checkpoints[0]}; {SINGLE_FILE_ADVICE}."
     holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"it holds {holds or 'nothing'}; give a folder that pipeline.save_pretrained(...) wrote."
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """Read a small JSON file that holds one object.
+
+    Raises
+    ------
+    MissingFileError
+        If it is no file; a pipe or device is not read.
+    InputValueError
+        If it is not JSON, nested too deep to read, or not an object. ``name`` says whose it is.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not a file; copy or download the folder again.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputValueError(
+            f"{path.name} of {name} is not valid JSON ({str(error)[:100]}); download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputValueError(
+            f"{path.name} of {name} holds a JSON {type(content).__name__}, not an object with "
+            "names and values; download it again."
+        )
+    return content
 
 
 def read_index(path: Path, name: str) -> dict[str, Any]:
@@ -138,13 +180,8 @@ def read_index(path: Path, name: str) -> dict[str, Any]:
     InputValueError
         If it is not JSON, or names no class or a class with its own code.
     """
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputValueError(
-            f"{INDEX} of {name} is not valid JSON ({error}); download it again."
-        ) from error
-    class_name = index.get("_class_name") if isinstance(index, dict) else None
+    index = read_json(path, name)
+    class_name = index.get("_class_name")
     if isinstance(class_name, list):
         raise InputValueError(
             f"{INDEX} of {name} asks for a pipeline with its own code ({class_name}), which is "
