@@ -25,6 +25,7 @@ from .estimator.fitted import FittedClassifier
 from .estimator.fitting import learn_strategies
 from .estimator.inputs import Inputs
 from .estimator.labels import find_classes, warn_of_alike, warn_of_numbers
+from .estimator.parameters import ClassifierParameters
 from .estimator.prompts import make_prompts
 from .estimator.saving import read_classifier, refusing
 from .estimator.settings import PictureFormat, check_variance
@@ -62,7 +63,7 @@ from .utils.validation import all_or_nothing
 _SIDES = Integers(1, 2**16)  # of pictures, in pixels
 
 
-class DiffusionClassifier(DocumentedMixin, FittedClassifier):
+class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifier):
     """Zero-shot image classifier based on a diffusion model.
 
     Add noise to the image, let the network predict the noise under each class prompt, and choose
@@ -70,10 +71,11 @@ class DiffusionClassifier(DocumentedMixin, FittedClassifier):
 
     Parameters
     ----------
-    backend : None, str, path-like or Backend, default=None
+    backend : None, str, path-like, Backend or diffusers pipeline, default=None
         The noise predictor. None is the small embedded model (32 x 32 scenes of coloured
         digits). A string is a diffusers folder or Hub id, such as
-        ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``, loaded once per process.
+        ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``, loaded once per process. A pipeline in
+        memory becomes a ``DiffusersBackend``. Other networks need a ``FunctionBackend``.
     prompts : None, str, list of str or dict, default=None
         How labels become prompts: a template such as ``"a photo of a {}"``, a list of templates,
         or ``{label: prompt or [prompts]}``. None uses the backend's own template, with the right

@@ -4,10 +4,15 @@ A *template* such as ``"a photo of a {}"`` has one or more slots ``{}``, each fi
 label. Braces may hold nothing else: fields such as ``{0.__class__}`` would read attributes of the
 label, and ``{name}`` can only be a mistake. A dictionary gives each label its own prompts, which
 are used literally. It suits labels that are not words, such as "n02123045" or 3.
+
+A backend's own template gets the right article: "a photo of a {}" makes "a photo of an apple". A
+template of the user is left as it is.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -15,8 +20,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputTypeError, InputValueError
+from ..utils.display import short_repr
+from .labels import plain_value
 
-ADVICE = 'write one or more plain {} where the label goes, such as "a photo of a {}"'
+ADVICE = 'write prompts with one or more plain {} where the label goes, such as "a photo of a {}"'
+_ARTICLE = re.compile(r"\b([Aa]) (?=\{\})")  # right before a slot
+# What "an" goes before: a vowel letter, a silent h, "eight", "eleven" and "eighteen" in digits; but
+# not a vowel that is said as in "you" or "one".
+_AN = re.compile(
+    r"(?!eu|ewe|once\b|one\b|oui|ubi|ufo|ukulele|unan|uni(?![dmn])|ur[aio]|us[aeu]|ut[ei])[aeiou]"
+    r"|heir|hones|honou?r|hour|8|1[18](?!\d)"
+)
 
 
 def make_prompts(
@@ -25,6 +39,7 @@ def make_prompts(
     default_template: str,
     *,
     indices: bool = False,
+    articles: bool = True,
 ) -> list[list[str]]:
     """Make the prompts of each label, in the order of the labels.
 
@@ -40,6 +55,8 @@ def make_prompts(
         Template used when ``prompts`` is None.
     indices : bool, default=False
         Whether prompts in a dictionary may be integers, which are class indices.
+    articles : bool, default=True
+        Whether "a" right before a slot of ``default_template`` becomes "an" where it should.
 
     Returns
     -------
@@ -49,8 +66,9 @@ def make_prompts(
     Raises
     ------
     InputValueError
-        If a template has no slot or has anything but ``{}`` in braces, a label is missing from
-        the dictionary, prompts are empty or blank, or two labels share a prompt.
+        If a template has no slot or has anything but ``{}`` in braces, a label in a template is
+        blank, a label is missing from the dictionary, prompts are empty or blank, or two labels
+        share a prompt.
     InputTypeError
         If a template or prompt is not a string, nor an integer where ``indices`` allows it.
 
@@ -58,6 +76,8 @@ def make_prompts(
     --------
     >>> make_prompts(["cat", "dog"], None, "a photo of a {}")
     [['a photo of a cat'], ['a photo of a dog']]
+    >>> make_prompts(["ant", "unicorn", "hourglass"], None, "a {}")
+    [['an ant'], ['a unicorn'], ['an hourglass']]
     >>> make_prompts([3], ["the digit {}", "a handwritten {}"], "a photo of a {}")
     [['the digit 3', 'a handwritten 3']]
     >>> make_prompts([0, 1], {0: "a cat", 1: ["a dog", "a puppy"]}, "a photo of a {}")
@@ -68,18 +88,46 @@ def make_prompts(
     else:
         templates = _strings(default_template if prompts is None else prompts, "prompts")
         n_slots = [_count_slots(template) for template in templates]
+        articles = articles and prompts is None
         made = [
-            [t.format(*[str(label)] * n) for t, n in zip(templates, n_slots, strict=True)]
-            for label in labels
+            [
+                (with_article(t, label) if articles else t).format(*[label] * n)
+                for t, n in zip(templates, n_slots, strict=True)
+            ]
+            for label in _readable(labels)
         ]
     _check_distinct(labels, made)
     return made
 
 
-def _look_up(
-    labels: Iterable[Any], prompts: Mapping[Any, Any], indices: bool
-) -> list[list[str]]:
+def with_article(template: str, label: str) -> str:
+    """Change "a" right before a slot to "an" if the label starts with the sound of a vowel.
+
+    Examples
+    --------
+    >>> with_article("a photo of a {}", "apple"), with_article("A {}", "university")
+    ('a photo of an {}', 'A {}')
+    """
+    letters = unicodedata.normalize("NFKD", label).lower().lstrip(" \"'([")
+    return _ARTICLE.sub(r"\1n ", template) if _AN.match(letters) else template
+
+
+def _readable(labels: Iterable[Any]) -> list[str]:
+    """Return labels as strings; raise an InputValueError if one is blank."""
+    names = [str(label) for label in labels]
+    for name in names:
+        if not name.strip():
+            raise InputValueError(
+                f"the label {short_repr(name)} is blank, so its prompt names no class; name the "
+                "class in words, or pass prompts={label: prompt}."
+            )
+    return names
+
+
+def _look_up(labels: Iterable[Any], prompts: Mapping[Any, Any], indices: bool) -> list[list[str]]:
     """Look up the literal prompts of each label; numpy scalars match equal Python keys."""
+    if not prompts:
+        raise InputValueError(f"prompts={prompts!r} is empty; give {{label: prompt}}.")
     missing = [label for label in labels if label not in prompts]
     if missing:
         raise InputValueError(
@@ -88,7 +136,7 @@ def _look_up(
         )
     made = []
     for label in labels:
-        name = f"prompts[{_plain(label)!r}]"
+        name = f"prompts[{plain_value(label)!r}]"
         made.append(_strings(prompts[label], name, indices=indices))
         if any(prompt and not prompt.strip() for prompt in made[-1]):
             raise InputValueError(f'{name} is blank; use "" for the unconditional prompt.')
@@ -106,13 +154,16 @@ def _strings(value: Any, name: str, *, indices: bool = False) -> list[str]:
         return [str(value)]
     if not isinstance(value, list | tuple):
         raise InputTypeError(
-            f"{name} is of type {type(value).__name__}; give a string or a list of strings."
+            f"{name}={short_repr(value)} is of type {type(value).__name__}; give a string or a "
+            "list of strings."
         )
     if not value:
-        raise InputValueError(f"{name} is empty; give at least one string.")
+        raise InputValueError(f"{name}={short_repr(value)} is empty; give at least one string.")
     for i, item in enumerate(value):
         if not is_string(item):
-            raise InputTypeError(f"{name}[{i}] is of type {type(item).__name__}; give a string.")
+            raise InputTypeError(
+                f"{name}[{i}]={short_repr(item)} is of type {type(item).__name__}; give a string."
+            )
     return [str(item) for item in value]
 
 
@@ -121,14 +172,16 @@ def _count_slots(template: str) -> int:
     try:
         fields = [field for _, *field in Formatter().parse(template) if field[0] is not None]
     except ValueError as error:
-        raise InputValueError(f"template {template!r}: {error}; {ADVICE}.") from None
+        raise InputValueError(f"template {short_repr(template)}: {error}; {ADVICE}.") from None
     for name, spec, conversion in fields:
         if name or spec or conversion:
-            raise InputValueError(f"template {template!r} has text inside {{}}; {ADVICE}.")
+            raise InputValueError(
+                f"template {short_repr(template)} has text inside {{}}; {ADVICE}."
+            )
     if not fields:
         raise InputValueError(
-            f"template {template!r} has no slot, so every class would get the same prompt; "
-            f"{ADVICE}."
+            f"template {short_repr(template)} has no slot, so every class would get the same "
+            f"prompt; {ADVICE}."
         )
     return len(fields)
 
@@ -141,15 +194,11 @@ def _check_distinct(labels: Sequence[Any] | np.ndarray, made: list[list[str]]) -
             first = owner.setdefault(prompt, k)
             if first != k:
                 raise InputValueError(
-                    f"labels {_plain(labels[first])!r} and {_plain(labels[k])!r} share the prompt "
-                    f"{prompt!r} and could not be told apart; give each its own."
+                    f"labels {plain_value(labels[first])!r} and {plain_value(labels[k])!r} share "
+                    f"the prompt {short_repr(prompt)} and could not be told apart; give each its "
+                    "own."
                 )
 
 
-def _plain(label: Any) -> Any:
-    """Convert a numpy scalar to the equal Python value, for readable messages."""
-    return label.item() if isinstance(label, np.generic) else label
-
-
 def _listed(labels: Iterable[Any]) -> str:
-    return ", ".join(repr(_plain(label)) for label in labels) or "none"
+    return ", ".join(repr(plain_value(label)) for label in labels) or "none"

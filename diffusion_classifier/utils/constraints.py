@@ -42,7 +42,7 @@ class Constraint(ABC):
         return f"{name}={short_repr(value)} must be {self}."
 
     def __or__(self, other: Constraint | None) -> Constraint:
-        return _Either(self, _Nothing() if other is None else other)
+        return _Either(_parts(self) + _parts(_Nothing() if other is None else other))
 
 
 class Integers(Constraint):
@@ -57,8 +57,9 @@ class Integers(Constraint):
         return bool(self.low <= value) and (self.high is None or bool(value <= self.high))
 
     def __str__(self) -> str:
-        high = "" if self.high is None else f", at most {self.high}"
-        return ("a positive integer" if self.low == 1 else f"an integer >= {self.low}") + high
+        if self.high is None:
+            return "a positive integer" if self.low == 1 else f"an integer >= {self.low}"
+        return f"an integer from {self.low} to {self.high}"
 
 
 class Reals(Constraint):
@@ -181,23 +182,29 @@ class _Nothing(Constraint):
 
 
 class _Either(Constraint):
-    """What either of two constraints allows."""
+    """What any of several constraints allows."""
 
-    def __init__(self, first: Constraint, second: Constraint) -> None:
-        self.first, self.second = first, second
+    def __init__(self, parts: tuple[Constraint, ...]) -> None:
+        self.parts = parts
 
     def allows(self, value: Any) -> bool:
-        return self.first.allows(value) or self.second.allows(value)
+        return any(part.allows(value) for part in self.parts)
 
     def problem(self, name: str, value: Any) -> str | None:
         if self.allows(value):
             return None
-        if isinstance(self.second, _Nothing) and isinstance(self.first, Sequences | Arrays):
-            return self.first.problem(name, value)  # which item is wrong
+        first, *others = self.parts
+        if isinstance(first, Sequences | Arrays) and isinstance(others[0], _Nothing):
+            return first.problem(name, value)  # which item is wrong
         return f"{name}={short_repr(value)} must be {self}."
 
     def __str__(self) -> str:
-        return f"{self.first} or {self.second}"
+        *others, last = map(str, self.parts)
+        return f"{', '.join(others)} or {last}"
+
+
+def _parts(constraint: Constraint) -> tuple[Constraint, ...]:
+    return constraint.parts if isinstance(constraint, _Either) else (constraint,)
 
 
 Table = Mapping[str, Constraint]

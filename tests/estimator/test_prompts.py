@@ -100,23 +100,23 @@ def test_the_default_template_is_checked_too():
 
 @pytest.mark.parametrize("empty", [[], ()])
 def test_an_empty_list_of_templates_is_refused(empty):
-    with pytest.raises(ValueError, match="prompts is empty"):
+    with pytest.raises(ValueError, match=r"prompts=.* is empty"):
         make_prompts(["cat"], empty, DEFAULT)
 
 
 def test_an_empty_list_of_prompts_for_a_label_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"prompts\['dog'\] is empty"):
+    with pytest.raises(ValueError, match=r"prompts\['dog'\]=\[\] is empty"):
         make_prompts(["cat", "dog"], {"cat": "a", "dog": []}, DEFAULT)
 
 
 def test_prompts_of_a_wrong_type_are_refused_with_type_and_place():
-    with pytest.raises(TypeError, match="prompts is of type int"):
+    with pytest.raises(TypeError, match="prompts=5 is of type int"):
         make_prompts(["cat"], 5, DEFAULT)
-    with pytest.raises(TypeError, match=r"prompts\[1\] is of type NoneType"):
+    with pytest.raises(TypeError, match=r"prompts\[1\]=None is of type NoneType"):
         make_prompts(["cat"], ["a {}", None], DEFAULT)
-    with pytest.raises(TypeError, match=r"prompts\['cat'\] is of type int"):
+    with pytest.raises(TypeError, match=r"prompts\['cat'\]=5 is of type int"):
         make_prompts(["cat"], {"cat": 5}, DEFAULT)
-    with pytest.raises(TypeError, match=r"prompts\['cat'\]\[1\] is of type bytes"):
+    with pytest.raises(TypeError, match=r"prompts\['cat'\]\[1\]=b'cat' is of type bytes"):
         make_prompts(["cat"], {"cat": ["a cat", b"cat"]}, DEFAULT)
 
 
@@ -143,3 +143,38 @@ def test_two_classes_that_share_a_prompt_are_refused():
         make_prompts(["cat", "dog"], prompts, DEFAULT)
     with pytest.raises(ValueError, match=r"1 and '1' share the prompt 'a photo of a 1'"):
         make_prompts([1, "1"], None, DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "article, label",
+    [
+        *(("an", word) for word in ("apple", "egg", "igloo", "owl", "umbrella", "Éclair")),
+        *(("an", word) for word in ("hour", "hourglass", "heirloom", "honest man", "honour")),
+        *(("an", word) for word in ("unimportant thing", "uninhabited isle", "urn", "usher")),
+        *(("an", word) for word in ("8", "80s car", "11", "18", '"orange"', "onion", "utmost")),
+        *(("a", word) for word in ("cat", "house", "honey", "3", "1", "118")),
+        *(
+            ("a", word)
+            for word in ("university", "unicorn", "uniform", "user", "ukulele", "utensil")
+        ),
+        *(("a", word) for word in ("European", "ewe", "one", "one-way street", "urinal", "union")),
+    ],
+)
+def test_the_default_template_has_the_right_article(article, label):
+    assert make_prompts([label], None, DEFAULT) == [[f"a photo of {article} {label}"]]
+    assert make_prompts([label], None, "A {}") == [[f"{article.capitalize()} {label}"]]
+
+
+def test_an_article_changes_only_right_before_the_label_of_a_default_template():
+    assert make_prompts(["ant"], None, "a {}, not a big {} or pizza {}") == [
+        ["an ant, not a big ant or pizza ant"]
+    ]
+    assert make_prompts(["ant"], DEFAULT, DEFAULT) == [["a photo of a ant"]]
+    assert make_prompts(["ant"], ["a {}", DEFAULT], "a {}") == [["a ant", "a photo of a ant"]]
+    assert make_prompts(["ant"], {"ant": "a ant"}, DEFAULT) == [["a ant"]]
+    assert make_prompts(["ant"], None, DEFAULT, articles=False) == [["a photo of a ant"]]
+
+
+def test_an_empty_dictionary_of_prompts_is_refused():
+    with pytest.raises(ValueError, match=r"prompts=\{\} is empty"):
+        make_prompts(["cat"], {}, DEFAULT)

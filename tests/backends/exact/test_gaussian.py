@@ -272,7 +272,7 @@ def test_wrong_mixture_parameters_are_named(params, message):
 def test_wrong_schedules_rows_and_labels_are_named():
     with pytest.raises(TypeError, match="must be a NoiseSchedule or None"):
         GaussianBackend(schedule="cosine")
-    with pytest.raises(ValueError, match="n_timesteps=0 must be a positive integer"):
+    with pytest.raises(ValueError, match="n_timesteps=0 must be an integer from 1 to 100000"):
         _ = GaussianBackend(n_timesteps=0).schedule
     backend, _, _ = gaussian("full")
     with pytest.raises(ValueError, match=r"rows have shape \(5, 3\).*expected \(n_rows, 4\)"):
