@@ -46,6 +46,17 @@ def sliced(vae: Any, images: Tensor) -> Iterator[None]:
         vae.disable_slicing()
 
 
+def mode(encoded: Any) -> Tensor:
+    """Return the latents that an autoencoder gave, or the mode of the posterior that it gave.
+
+    Tiny and deep-compression autoencoders are deterministic and have no posterior.
+    """
+    for name in ("latents", "latent"):
+        if name in encoded:
+            return encoded[name]
+    return encoded.latent_dist.mode()
+
+
 def normalised(vae: Any, latents: Tensor) -> Tensor:
     """Shift and scale latents [B, C, h, w] as in training, per channel if so configured."""
     config = vae.config

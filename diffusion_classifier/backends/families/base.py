@@ -11,6 +11,7 @@ with one text encoder and a transformer. A new family overrides what differs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ...errors import InputValueError
 from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from ..base import Conditioning
-from .autoencoder import ENCODING, full_precision, normalised, sliced
+from .autoencoder import ENCODING, full_precision, mode, normalised, sliced
 from .class_names import find_class
 
 SCHEDULER_TYPES = ("epsilon", "v_prediction", "sample")
@@ -42,6 +43,9 @@ class Family(ABC):
         Large components that only ``encode_prompts`` uses, so that they may be freed afterwards.
     optional : tuple of str
         Components that a pipeline may lack.
+    other_classes : mapping of str to tuple of str
+        Names of classes of diffusers or transformers that a component may have besides those of
+        the pipeline's own signature. A folder that names any other class is not loaded.
     denoiser : str
         Name of the component that predicts the noise.
     text_conditional : bool
@@ -56,6 +60,9 @@ class Family(ABC):
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
     text_encoders: tuple[str, ...] = ("text_encoder",)
     optional: tuple[str, ...] = ()
+    other_classes: Mapping[str, tuple[str, ...]] = {
+        "vae": ("AutoencoderTiny", "AsymmetricAutoencoderKL", "ConsistencyDecoderVAE")
+    }
     denoiser: str = "transformer"
     text_conditional: bool = True
     unconditional_prompt: str | None = ""
@@ -146,9 +153,7 @@ class Family(ABC):
 
     def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
         """Return the latents of highest posterior density, before scaling."""
-        encoded = vae.encode(images)
-        # a deep-compression autoencoder is deterministic and has no posterior
-        return encoded.latent if "latent" in encoded else encoded.latent_dist.mode()
+        return mode(vae.encode(images))
 
 
 class ClassConditionalFamily(Family):

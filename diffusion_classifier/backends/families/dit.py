@@ -27,6 +27,9 @@ from .base import (
 )
 from .text import encode_text, most_tokens, warn_truncated
 
+# the class of DiT's and PixArt's transformers in pipelines saved by older diffusers
+OLDER_CLASS = {**Family.other_classes, "transformer": ("Transformer2DModel",)}
+
 
 class DiT(ClassConditionalFamily):
     """DiT. A label is the name of a class, as in ``pipeline.labels``, or its index.
@@ -36,6 +39,7 @@ class DiT(ClassConditionalFamily):
 
     pipelines = ("DiTPipeline",)
     components = ("vae", "transformer", "scheduler")
+    other_classes = OLDER_CLASS
     unconditional_prompt: str | None = ""
 
     def downsampling(self, pipeline: Any) -> int:
@@ -76,6 +80,7 @@ class PixArt(Family):
     """
 
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    other_classes = OLDER_CLASS
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         return encode_masked_text(pipeline, prompts)

@@ -11,6 +11,7 @@ imitate. We pass 1, no guidance, to get the plain conditional prediction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ class StableDiffusion(Family):
     )
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser = "unet"
+    # Taiyi, Stable Diffusion in Chinese, has a BERT
+    other_classes: Mapping[str, tuple[str, ...]] = {
+        **Family.other_classes,
+        "text_encoder": ("BertModel",),
+    }
     conditions: tuple[tuple[str, str], ...] = ()  # supported values of OTHER_CONDITIONS
 
     def check(self, pipeline: Any) -> None:
@@ -76,7 +82,20 @@ class StableDiffusionXL(StableDiffusion):
     pipelines = ("StableDiffusionXLPipeline",)
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "unet", "scheduler")
     text_encoders = TWO_ENCODERS
+    other_classes = Family.other_classes
     conditions = (("addition_embed_type", "text_time"),)
+
+    def check(self, pipeline: Any) -> None:
+        super().check(pipeline)
+        config, encoder = pipeline.unet.config, pipeline.text_encoder_2
+        wanted = config.projection_class_embeddings_input_dim
+        sizes = wanted - (0 if encoder is None else encoder.config.projection_dim)
+        if encoder is not None and sizes != 6 * config.addition_time_embed_dim:
+            raise InputValueError(
+                f"besides the text, the UNet reads {sizes / config.addition_time_embed_dim:g} "
+                "numbers of size and crop, not the 6 of the base model (the refiner of SDXL reads "
+                "5, one of them a score of aesthetics); use the base model."
+            )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         condition = super().encode_prompts(pipeline, prompts)

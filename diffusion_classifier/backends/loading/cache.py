@@ -68,7 +68,8 @@ def _stamp(origin: Origin) -> Stamp:
     folder = local_folder(origin)
     if folder is None:
         return ()
-    parts = [folder / name for name in read_index(folder / INDEX, origin.name)]
+    index = read_index(folder / INDEX, origin.name)
+    parts = [path for path in folder.iterdir() if path.name in index and path.is_dir()]
     files = [folder / INDEX, *(path for part in parts for path in part.glob("*") if path.is_file())]
     states = [(str(path.relative_to(folder)), path.stat()) for path in sorted(files)]
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)

@@ -2,34 +2,31 @@
 
 ``model_index.json`` names the pipeline's class and, for each component, a library and a class.
 It is read first. The pipeline's class determines the family, and the family which components are
-needed. Those must be classes of diffusers or transformers with safetensors weights; only then does
-diffusers load them. Components that classification never uses (the safety checker, image encoders)
-are neither downloaded nor imported.
+needed. Their classes (components.py) and files (files.py) are checked, a Hub id's after its
+download; only then does diffusers load them, and no weight may be missing (complete.py).
+Components that classification never uses (the safety checker, image encoders) are neither
+downloaded nor imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...errors import InputFileError, InputValueError, MissingFileError
+from ...errors import InputFileError, InputValueError
 from ...utils.quiet import quiet
 from ...utils.validation import check_option
 from ..families.registry import find_family
+from .complete import complete_weights
+from .components import component_classes, unused_components
+from .files import CONVERT_ADVICE, PICKLE_SUFFIXES, check_files
 from .origin import INDEX, SINGLE_FILE_ADVICE, Origin, local_folder, read_index
 
-LIBRARIES = ("diffusers", "transformers")
 OFFLOAD = {"model": "enable_model_cpu_offload", "sequential": "enable_sequential_cpu_offload"}
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
-CONVERT_ADVICE = (
-    "Other formats can run code when loaded and are refused; if you trust these weights, load "
-    "them with diffusers and save with pipeline.save_pretrained(folder, safe_serialization=True)."
-)
 # Errors of huggingface_hub (subclasses before their base) and what the user can do about each.
 HUB_ADVICE = {
     "GatedRepoError": "is gated: accept its licence at https://huggingface.co/{name}, then log in "
@@ -81,31 +78,32 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         if name not in later
         and not (name in family.optional and index.get(name) in (None, [None, None]))
     ]
-    _check_libraries(index, parts, origin.name)
-    needed = [name for name in parts if name not in origin.options]
-    if folder is None and origin.subfolder:
-        folder = _download_subfolder(origin, needed)
-    if folder is not None:
-        _check_weights(folder, index, needed, origin.variant)
-
     with quiet():
         pipeline_class = getattr(diffusers, index["_class_name"])
-    known = signature(pipeline_class.__init__).parameters
-    unused = [
-        name
-        for name, entry in index.items()
-        if name in known and isinstance(entry, list) and name not in parts
-    ]
-    with quiet(progress_bars=folder is None), _explained(origin.name):
-        pipeline = pipeline_class.from_pretrained(
-            origin.name if folder is None else str(folder),
-            revision=origin.revision,
-            variant=origin.variant,
-            token=origin.token,
-            dtype=origin.dtype,
-            use_safetensors=True,
-            **{**dict.fromkeys(unused), **origin.options},
-        )
+    encoders = [name for name in later if name not in family.optional]  # loaded when needed
+    classes = component_classes(index, [*parts, *encoders], family, pipeline_class, origin.name)
+    needed = [name for name in parts if name not in origin.options]
+    left_out = unused_components(index, parts, pipeline_class, origin.name)
+    options: dict[str, Any] = {
+        "revision": origin.revision,
+        "variant": origin.variant,
+        "token": origin.token,
+        "use_safetensors": True,
+        **dict.fromkeys(left_out),
+        **origin.options,
+    }
+    is_local = folder is not None
+    with quiet(progress_bars=not is_local), _explained(origin.name):
+        if folder is None and origin.subfolder:
+            folder = _download_subfolder(origin, needed)
+        elif folder is None:
+            folder = Path(pipeline_class.download(origin.name, **options))
+    for name in needed:
+        check_files(folder, name, classes[name], index[name][0], origin.variant)
+    with quiet(progress_bars=not is_local), complete_weights(folder, origin.name):
+        pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
+    if not is_local:
+        pipeline.register_to_config(_name_or_path=origin.name)  # not the cache's folder
     if "id2label" in index:  # class names, which DiTPipeline reads but does not keep
         pipeline.register_to_config(id2label=index["id2label"])
     for name in parts:
@@ -177,50 +175,3 @@ def _explained(name: str) -> Iterator[None]:
         if "safetensors` weights" in str(error):
             raise InputValueError(f"{name} has no safetensors weights. {CONVERT_ADVICE}") from error
         raise
-
-
-def _check_libraries(index: dict[str, Any], components: Sequence[str], name: str) -> None:
-    """Check that the index names the components as classes of diffusers or transformers."""
-    for component in components:
-        entry = index.get(component)
-        if not isinstance(entry, list) or [type(part) for part in entry] != [str, str]:
-            raise InputValueError(
-                f"{INDEX} of {name} names no {component}, which {index['_class_name']} needs; "
-                "save the whole pipeline with pipeline.save_pretrained(...)."
-            )
-        if entry[0] not in LIBRARIES:
-            raise InputValueError(
-                f"{INDEX} of {name} takes {component} from {entry[0]!r} (class {entry[1]!r}); only "
-                f"classes of {' and '.join(LIBRARIES)} are loaded, so that no other code runs. "
-                "If you trust it, load it with diffusers and pass DiffusersBackend(pipeline)."
-            )
-
-
-def _check_weights(
-    folder: Path, index: dict[str, Any], needed: list[str], variant: str | None
-) -> None:
-    """Check that each component has a folder and each network safetensors weights in it."""
-    for component in needed:
-        part, kind = folder / component, index[component][1]
-        if not part.is_dir():
-            raise MissingFileError(
-                f"{folder} has no folder {component!r}, though its {INDEX} names one; copy or "
-                "download the whole pipeline again."
-            )
-        if "Tokenizer" in kind or "Scheduler" in kind:
-            continue
-        files = sorted(path.name for path in part.iterdir())
-        weights = [name for name in files if name.endswith(".safetensors")]
-        pickles = [name for name in files if name.endswith(PICKLE_SUFFIXES)]
-        if not weights and pickles:
-            raise InputValueError(f"{part / pickles[0]} is not safetensors. {CONVERT_ADVICE}")
-        if not weights:
-            raise MissingFileError(
-                f"{part} has no weights (*.safetensors); copy or download the whole folder again."
-            )
-        if variant is None and all(name.count(".") > 1 for name in weights):
-            only = weights[0].split(".")[1].split("-")[0]
-            raise InputValueError(
-                f"{part} has weights of variant {only!r} only; load them with "
-                f"DiffusersBackend.from_pretrained({str(folder)!r}, variant={only!r})."
-            )

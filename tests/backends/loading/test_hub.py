@@ -18,7 +18,7 @@ class Hub:
 
     def __init__(self, folder):
         self.folder = folder
-        self.index_requests, self.snapshots = [], []
+        self.index_requests, self.snapshots, self.downloads = [], [], []
         self.error = None
 
     def hf_hub_download(self, name, filename, **options):
@@ -31,12 +31,17 @@ class Hub:
         self.snapshots.append((name, options))
         return str(self.folder.parent)
 
+    def download(self, name, **options):
+        self.downloads.append((name, options))
+        return str(self.folder)
+
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch, empty_model_cache):
     hub = Hub(Path(saved(tiny_sd(), tmp_path / "model")))
     for name in ("hf_hub_download", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(hub, name))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", hub.download)
     return hub
 
 
@@ -81,17 +86,22 @@ def test_an_unreachable_hub_is_reported(tmp_path):
         DiffusersBackend.from_pretrained("someone/model", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_the_index_is_asked_for_first_and_diffusers_loads_the_rest(hub, loads):
+def test_the_index_is_asked_for_first_and_diffusers_downloads_the_rest(hub, loads):
     backend = DiffusersBackend.from_pretrained(
-        "someone/model", revision="main", variant="fp16", token="t", cache_dir="cache"
+        "someone/model", revision="main", token="t", cache_dir="cache"
     )
     options = {"subfolder": None, "revision": "main", "token": "t", "cache_dir": "cache"}
     assert hub.index_requests == [("someone/model", "model_index.json", options)]
-    ((name, passed),) = loads
+    ((name, asked),) = hub.downloads
     assert name == "someone/model"
-    assert (passed["revision"], passed["variant"], passed["token"]) == ("main", "fp16", "t")
-    assert passed["use_safetensors"] is True and passed["safety_checker"] is None
-    assert passed["cache_dir"] == "cache" and passed["dtype"] == torch.float32
+    ((folder, passed),) = loads
+    assert folder == str(hub.folder)
+    for options in (asked, passed):
+        assert (options["revision"], options["variant"], options["token"]) == ("main", None, "t")
+        assert options["use_safetensors"] is True and options["safety_checker"] is None
+        assert options["cache_dir"] == "cache"
+    assert passed["dtype"] == torch.float32
+    assert backend.pipeline.config["_name_or_path"] == "someone/model"
     assert repr(backend) == "DiffusersBackend(StableDiffusionPipeline, 'someone/model')"
 
 
@@ -99,16 +109,15 @@ def test_an_untrusted_index_is_refused_before_weights_are_asked_for(hub, loads):
     edit_index(hub.folder, unet=["my_module", "Evil"])
     with pytest.raises(ValueError, match="someone/model takes unet from 'my_module'"):
         load_backend("someone/model")
-    assert loads == []
+    assert loads == hub.downloads == []
 
 
 def test_a_model_without_safetensors_is_refused(hub, monkeypatch):
-    def from_pretrained(cls, name, **options):
+    def download(name, **options):
         assert options["use_safetensors"] is True
         raise OSError("Could not find the necessary `safetensors` weights in {...}")
 
-    pipeline_class = diffusers.StableDiffusionPipeline
-    monkeypatch.setattr(pipeline_class, "from_pretrained", classmethod(from_pretrained))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
     with pytest.raises(
         ValueError, match=r"someone/model has no safetensors weights.*safe_serialization=True"
     ):

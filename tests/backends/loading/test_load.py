@@ -273,7 +273,7 @@ def test_a_checkpoint_file_points_to_from_single_file(tmp_path):
     ("text", "message"),
     [
         ('{"_class_name": ', r"is not valid JSON \(Expecting value: line 1 column 17"),
-        ("[1, 2]", "names no pipeline class"),
+        ("[1, 2]", "holds a JSON list, not an object"),
         ("{}", "names no pipeline class"),
     ],
 )
