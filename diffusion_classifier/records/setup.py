@@ -14,7 +14,7 @@ from ..errors import InputValueError
 from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
-from ..scoring.class_losses import LOSS_NAMES, Scoring
+from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, Scoring
 from ..utils.display import short_repr
 from ..utils.provenance import check_made_by
 from ..utils.validation import check_option
@@ -233,6 +233,12 @@ class SharedSettings:
 
 def _check_scoring(scoring: Scoring) -> None:
     """Raise unless weights and priors are finite and every class has prompts, in order."""
+    check_option("reduction", scoring.reduction, PROMPT_REDUCTIONS)
+    if not scoring.n_classes or len(scoring.log_temperature) != 2:
+        raise InputValueError(
+            f"scoring has {scoring.n_classes} classes and {len(scoring.log_temperature)} "
+            "coefficients of the temperature, but needs at least one class and two coefficients."
+        )
     for name in ("weights", "log_prior", "log_temperature"):
         bad = ~torch.as_tensor(getattr(scoring, name)).isfinite()
         if bool(bad.any()):

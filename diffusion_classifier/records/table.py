@@ -32,7 +32,8 @@ from ..strategies import resolve_strategy
 from ..utils.validation import check_positive_integer
 from .certificate import certify
 from .checks import check_table
-from .parquet import PER_DRAW, read_parquet, write_parquet
+from .header import PER_DRAW, Header
+from .parquet import read_parquet, write_parquet
 from .setup import RecordSetup, SharedSettings, promised_alpha
 
 NOT_RACED = "its race did not end"
@@ -317,18 +318,24 @@ class ErrorTable(SharedSettings):
         Parameters
         ----------
         path : str or path-like
+            An existing file is replaced once the new one is complete.
 
         Raises
         ------
         ImportError
             If pyarrow is not installed.
+        InputFileError
+            If the file cannot be written.
         """
         per_draw = {name: getattr(self, name) for name in PER_DRAW}
-        write_parquet(path, self.errors, self.active, per_draw, self.setup)
+        header = Header(self.setup, per_draw, len(self), self.skipped)
+        write_parquet(path, self.errors, self.active, header)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> ErrorTable:
         """Read a table that ``to_parquet`` wrote.
+
+        Rows may be in any order, because each states its image and prompt.
 
         Parameters
         ----------
@@ -342,10 +349,13 @@ class ErrorTable(SharedSettings):
         ------
         ImportError
             If pyarrow is not installed.
-        InputValueError
-            If the file is not an error table.
+        InputFileError
+            If there is no such file.
+        DamagedFileError
+            If it is not an error table, rows are missing, repeated or unknown, or values are
+            impossible; the message names the row.
         """
-        return cls(**read_parquet(path))
+        return read_parquet(path, cls)
 
     def __len__(self) -> int:
         return len(self.errors)

@@ -21,7 +21,7 @@ def table():
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_the_earlier_table_is_kept(table, tmp_path, monkeypatch, error):
-    def interrupted(rows, file):
+    def interrupted(rows, file, **options):
         file.write(b"PAR1")
         raise error
 
