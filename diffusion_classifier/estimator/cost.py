@@ -48,7 +48,7 @@ def estimate_cost(predictor: Predictor, n_images: int) -> Cost:
     probe = replace(predictor, pruner=NoPruning(n_draws), sampler=StratifiedSampler(), verbose=0)
     for _ in range(2):
         start = time.perf_counter()
-        with probe.race(predictor.inputs.grey_image()) as (results, _, _):
+        with probe.race(predictor.inputs.grey_image()) as (results, *_):
             list(results)
         seconds = time.perf_counter() - start
     return Cost(evaluations, seconds / (n_draws * n_prompts) * evaluations)

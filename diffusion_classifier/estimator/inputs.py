@@ -6,28 +6,32 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 from torch import Tensor
 
 from ..backends.base import Backend
 from ..errors import InputValueError
 from ..images.latents import Latents
 from ..images.loader import PictureLoader
-from ..images.picture import to_array
+from ..images.picture import to_array, unmasked
 from ..images.sequence import read_images
 from ..race.batches import IMAGES_PER_ENCODING, BatchSize, encode_from
 from ..records.table import ErrorTable
 from ..utils.provenance import check_made_by
+from ..utils.validation import check_option
 from .labels import read_labels
 from .settings import PictureFormat
 
 _PROBE_SIDE = 64  # pixels, for models without a fixed image size
+
+OnError = Literal["raise", "skip"]
+ON_ERROR: tuple[str, ...] = get_args(OnError)
 
 
 class _CheckedRows(np.ndarray):
@@ -35,10 +39,21 @@ class _CheckedRows(np.ndarray):
 
 
 class OpenImages(NamedTuple):
-    """Images that are ready to be encoded."""
+    """Images that are ready to be encoded.
+
+    Attributes
+    ----------
+    n_images : int
+    encode : callable
+        Maps n indices to latents [n, ...]; those of a skipped image mean nothing.
+    skipped : dict of int to str
+        Images that cannot be read, and why. It is complete for the images encoded so far, and
+        empty unless they are to be skipped.
+    """
 
     n_images: int
-    encode: Callable[[Sequence[int]], Tensor]  # indices -> latents [n, ...]
+    encode: Callable[[Sequence[int]], Tensor]
+    skipped: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Inputs:
         elif isinstance(X, ErrorTable):
             pass  # recorded errors of labelled images, from which strategies learn
         elif X is not None and self.backend.input_kind == "array":
-            rows, labels = validate_data(self.estimator, X, labels)
+            rows, labels = self._read_arrays(X, labels)
             return rows.view(_CheckedRows), labels
         elif X is not None:
             X = read_images(self._read_columns(X, reset=True))
@@ -83,23 +98,40 @@ class Inputs:
         return X, labels
 
     @contextmanager
-    def open(self, X: Any) -> Iterator[OpenImages]:
-        """Open the images in X; inside the block, files are decoded ahead of the network."""
+    def open(self, X: Any, on_error: str = "raise") -> Iterator[OpenImages]:
+        """Open the images in X; inside the block, files are decoded ahead of the network.
+
+        Raises
+        ------
+        InputError
+            If X cannot be read. With ``on_error="raise"`` also if an image cannot: files without
+            an image's header raise before the block is entered, damaged ones when they are encoded.
+        """
+        skip = check_option("on_error", on_error, ON_ERROR) == "skip"
         backend = self.backend
         if isinstance(X, Latents):
             self._check_latents(X, "encode the images again")
-            yield OpenImages(len(X), lambda indices: X.values[list(indices)].to(backend.device))
+            rows, skipped = _split_finite(X.values, skip)
+            yield OpenImages(
+                len(X), lambda indices: rows[list(indices)].to(backend.device), skipped
+            )
         elif backend.input_kind == "array":
-            checked = isinstance(X, _CheckedRows)
-            table = X if checked else validate_data(self.estimator, X, reset=False)
+            table = X if isinstance(X, _CheckedRows) else self._read_arrays(X, finite=not skip)[0]
             # torch warns about arrays that are not writable.
-            rows = torch.as_tensor(np.require(table, requirements="W"))
-            yield OpenImages(len(rows), lambda indices: backend.encode_images(rows[list(indices)]))
+            values = torch.as_tensor(np.require(table, requirements="W"))
+            rows, skipped = _split_finite(values, skip)
+            yield OpenImages(
+                len(rows), lambda indices: backend.encode_images(rows[list(indices)]), skipped
+            )
         else:
-            images = read_images(self._read_columns(X))
+            images = read_images(self._read_columns(X), check=not skip)
+            if not skip:
+                images.check_files()
             size = self.pictures.size_for(backend)
-            with PictureLoader(images, size, self.pictures.resize) as load:
-                yield OpenImages(len(images), lambda indices: backend.encode_images(load(indices)))
+            with PictureLoader(images, size, self.pictures.resize, skip=skip) as load:
+                yield OpenImages(
+                    len(images), lambda indices: backend.encode_images(load(indices)), load.skipped
+                )
 
     def encode(self, X: Any) -> Latents:
         """Encode all images in X; the latents are in main memory.
@@ -116,7 +148,7 @@ class Inputs:
             )
         batch = BatchSize(IMAGES_PER_ENCODING, padded_to_full=True)
         parts: list[Tensor] = []
-        with torch.inference_mode(), self.open(X) as (n_images, encode):
+        with torch.inference_mode(), self.open(X) as (n_images, encode, _):
             while (first := sum(map(len, parts))) < n_images:
                 parts.append(encode_from(encode, first, n_images, batch).cpu())
         # Concatenate outside inference mode to get an ordinary tensor.
@@ -125,7 +157,7 @@ class Inputs:
     def grey_image(self) -> NDArray[Any]:
         """Make an X of one grey image, for timing the network."""
         if self.backend.input_kind == "array":
-            return np.zeros((1, self.estimator.n_features_in_))
+            return np.zeros((1, *(self.backend.input_shape or (self.estimator.n_features_in_,))))
         height, width = self.pictures.size_for(self.backend) or (_PROBE_SIDE, _PROBE_SIDE)
         return np.full((1, height, width, 3), 128, np.uint8)
 
@@ -134,9 +166,37 @@ class Inputs:
         settings = self.pictures.made_by(self.backend)
         check_made_by("these latents were", latents.made_by, settings, advice)
 
+    def _read_arrays(self, X: Any, y: Any = None, *, finite: bool = True) -> tuple[Any, Any]:
+        """Check numeric arrays as scikit-learn does; ``y`` are the labels of ``fit``.
+
+        Rows [N, F] have their columns counted. Arrays [N, ...] are read as they are, for a backend
+        with an ``input_shape``.
+
+        Raises
+        ------
+        InputValueError
+            If X has more axes than the backend reads, or masked values.
+        """
+        X = unmasked(X, "X")
+        X = to_array(X) if isinstance(X, Tensor) else X
+        shape = getattr(X, "shape", ())
+        if len(shape) <= 2:
+            if y is not None:
+                return validate_data(self.estimator, X, y)
+            rows = validate_data(self.estimator, X, reset=False, ensure_all_finite=finite)
+            return rows, None
+        if self.backend.input_shape is None:
+            raise InputValueError(
+                f"X has shape {shape}, but {type(self.backend).__name__} reads rows (n, features); "
+                f"pass X.reshape(len(X), -1), or a backend with input_shape={shape[1:]}."
+            )
+        if y is not None:
+            check_consistent_length(X, y)
+        return check_array(X, allow_nd=True, ensure_all_finite=finite, input_name="X"), y
+
     def _read_columns(self, X: Any, *, reset: bool = False) -> Any:
         """Reshape flattened images, and check column names and counts as scikit-learn does."""
-        rows = None
+        X, rows = unmasked(X, "X"), None
         if self.backend.image_shape is not None and getattr(X, "ndim", 0) == 2:
             rows = to_array(X) if isinstance(X, Tensor) else np.asarray(X)
             rows = rows if rows.dtype.kind in "biuf" else None
@@ -157,3 +217,12 @@ class Inputs:
                 f"has {math.prod(shape)} values; set image_shape to the shape of your images."
             )
         return rows.reshape(-1, *shape)
+
+
+def _split_finite(rows: Tensor, skip: bool) -> tuple[Tensor, dict[int, str]]:
+    """Return rows, and which of them to skip because of NaN or infinity; those become numbers."""
+    if not skip:
+        return rows, {}
+    bad = (~rows.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    skipped = {i: f"image {i} holds NaN or infinite values; remove or fix it." for i in bad}
+    return torch.nan_to_num(rows) if skipped else rows, skipped

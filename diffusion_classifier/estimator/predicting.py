@@ -7,7 +7,7 @@ The steps are: read X and encode it (``inputs``), limit the sampler's draws to t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Conditioning
+from ..errors import InputValueError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
 from ..race.engine import Engine
@@ -28,15 +29,22 @@ from ..records.compare import comparable_errors
 from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
-from .inputs import Inputs
+from ..utils.validation import check_option
+from .inputs import ON_ERROR, Inputs
+
+Skipped = list[tuple[int, str]]
 
 
 class Race(NamedTuple):
-    """A running race; ``results`` yields images as they are decided."""
+    """A running race; ``results`` yields images as they are decided.
+
+    ``skipped`` fills up while the race runs: images that cannot be read, and why.
+    """
 
     results: Iterator[Result]
     n_images: int
     tape: DrawTape
+    skipped: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -90,14 +98,20 @@ class Predictor:
         )
 
     @contextmanager
-    def race(self, X: Any, table: ErrorTable | None = None) -> Iterator[Race]:
-        """Start a race over the images in X; errors found in ``table`` are not recomputed."""
+    def race(
+        self, X: Any, table: ErrorTable | None = None, on_error: str = "raise"
+    ) -> Iterator[Race]:
+        """Start a race over the images in X; errors found in ``table`` are not recomputed.
+
+        With ``on_error="skip"`` images that cannot be read do not race.
+        """
         tape, backend = self.tape(), self.inputs.backend
         with (
-            self.inputs.open(X) as (n_images, encode),
+            self.inputs.open(X, on_error) as (n_images, encode, skipped),
             Progress(n_images, self.max_evaluations(tape), self.verbose) as progress,
         ):
-            source: ErrorSource = Engine(
+            source: ErrorSource
+            source = engine = Engine(
                 backend,
                 self.condition,
                 encode,
@@ -115,24 +129,59 @@ class Predictor:
                     class_by_position=backend.class_by_position,
                 )
                 source = RecordedErrors(recorded, source, progress.add_recorded)
-            results = run_race(source, tape, self.pruner, self.setup.scoring, range(n_images))
-            yield Race(progress.count(results), n_images, tape)
+            images: Iterable[int] = range(n_images)
+            if on_error == "skip":
+                images = _readable(images, engine, skipped)
+            results = run_race(source, tape, self.pruner, self.setup.scoring, images)
+            yield Race(progress.count(results), n_images, tape, skipped)
 
-    def table(self, X: Any, table: ErrorTable | None = None) -> ErrorTable:
+    def table(
+        self, X: Any, table: ErrorTable | None = None, on_error: str = "raise"
+    ) -> ErrorTable:
         """Race the images in X and return all errors."""
         setup = replace(self.setup, alpha=promised_alpha(self.pruner))
-        with self.race(X, table) as (results, _, tape):
-            return ErrorTable.from_results(results, tape, setup)
+        with self.race(X, table, on_error) as (results, n_images, tape, skipped):
+            found = list(results)
+            if len(skipped) == n_images:
+                raise InputValueError(f"no image can be read; the first: {skipped[0]}")
+            return ErrorTable.from_results(found, tape, setup, skipped.items())
 
-    def log_posterior(self, X: Any) -> NDArray[np.float64]:
-        """Compute log posteriors of shape (N, K) of images or of an ErrorTable."""
+    def log_posterior(
+        self, X: Any, on_error: str = "raise"
+    ) -> tuple[NDArray[np.float64], Skipped]:
+        """Compute log posteriors of images or of an ErrorTable.
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+            NaN for skipped images.
+        list of (int, str)
+            Skipped images, and the reasons.
+        """
         scoring = self.setup.scoring
+        check_option("on_error", on_error, ON_ERROR)
         if isinstance(X, ErrorTable):
             X.check_answers(self.setup)
-            return X.log_posterior(scoring).numpy()
-        with self.race(X) as (results, n_images, tape):
-            log_posterior = np.empty((n_images, scoring.n_classes))
+            if X.skipped and on_error == "raise":
+                image, reason = X.skipped[0]
+                raise InputValueError(
+                    f"the table has no errors of {len(X.skipped)} images, first of image {image} "
+                    f'({reason}) Pass on_error="skip" for NaN in their place.'
+                )
+            return X.log_posterior(scoring).numpy(), list(X.skipped)
+        with self.race(X, on_error=on_error) as (results, n_images, tape, skipped):
+            log_posterior = np.full((n_images, scoring.n_classes), np.nan)
             for result in results:
                 row = result.errors, tape.timesteps, tape.density, result.active
                 log_posterior[result.image] = scoring.log_posterior_of(*row)
-        return log_posterior
+            return log_posterior, sorted(skipped.items())
+
+
+def _readable(images: Iterable[int], engine: Engine, skipped: Mapping[int, str]) -> Iterator[int]:
+    """Yield the images that can be read, when it is their turn to race."""
+    for image in images:
+        engine.latent(image)  # reads it, and those that follow
+        if image in skipped:
+            engine.release(image)
+        else:
+            yield image

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Self
 
 from PIL import Image
 from torch import Tensor
 
+from ..errors import InputError
 from .resize import resize_image, to_tensor_batch
 from .sequence import ImageSequence
 
 DECODE_THREADS = 4
+_UNKNOWN_SIZE = (64, 64)  # pixels, if no image can be read
 DECODE_AHEAD = 32  # images, at the model's input size: 25 MB at 512 x 512
 
 
@@ -32,6 +35,14 @@ class PictureLoader:
         See :func:`~diffusion_classifier.images.resize_image`.
     ahead : int, default=32
         Maximum number of images to decode ahead.
+    skip : bool, default=False
+        Whether an image that cannot be read is replaced by another and noted in ``skipped``,
+        instead of raising.
+
+    Attributes
+    ----------
+    skipped : dict of int to str
+        Images requested so far that cannot be read, and the reasons.
 
     Examples
     --------
@@ -49,12 +60,16 @@ class PictureLoader:
         mode: str,
         *,
         ahead: int = DECODE_AHEAD,
+        skip: bool = False,
     ) -> None:
         self._images = images
         self._size = size
         self._mode = mode
         self._ahead = ahead
+        self._skip = skip
         self._pictures: dict[int, Future[Image.Image]] = {}
+        self._stand_in: Image.Image | None = None  # for images that cannot be read
+        self.skipped: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         # Created here, not in __init__, so that no thread outlives the block or crosses a fork.
@@ -92,7 +107,33 @@ class PictureLoader:
         for place in (*indices, *following):
             if place not in self._pictures:
                 self._pictures[place] = self._pool.submit(self._read, place)
-        return to_tensor_batch([self._pictures[place].result() for place in indices])
+        found = [self._result(place) for place in indices]
+        return to_tensor_batch(
+            [self._replacement(last + 1) if picture is None else picture for picture in found]
+        )
+
+    def _result(self, place: int) -> Image.Image | None:
+        """Return a picture; None if it cannot be read and is skipped."""
+        try:
+            self._stand_in = self._pictures[place].result()
+        except InputError as error:
+            if not self._skip:
+                raise
+            self.skipped[place] = str(error)
+            return None
+        return self._stand_in
+
+    def _replacement(self, first: int) -> Image.Image:
+        """Return a picture in the size of those that can be read; search from ``first`` on."""
+        if self._stand_in is None and self._size is not None:
+            self._stand_in = Image.new("RGB", self._size[::-1])
+        elif self._stand_in is None:
+            self._stand_in = Image.new("RGB", _UNKNOWN_SIZE)
+            for place in range(first, len(self._images)):
+                with suppress(InputError):
+                    self._stand_in = self._read(place)
+                    break
+        return self._stand_in
 
     def _read(self, place: int) -> Image.Image:
         return resize_image(self._images[place], self._size, self._mode)
