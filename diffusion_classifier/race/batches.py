@@ -1,4 +1,10 @@
-"""Batch sizes, halved when the device runs out of memory."""
+"""Batch sizes: halved when the device runs out of memory, and doubled again after successes.
+
+Memory may run out for a moment, because others use the device, or always above some size. A size
+that worked is tried once more before it is halved. After m failures in a row, a size is tried again
+after ``2^m`` successful smaller batches. Hence a passing shortage costs little, and the retries at
+a lasting limit become ever rarer.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +28,17 @@ _CPU_BATCH_ELEMENTS = 2**15
 _GPU_BATCH_ELEMENTS = 2**20
 _MAX_BATCH = 512
 _BATCHES_PER_STEP = 8
+_MOST_ATTEMPTS = 5  # at a single row
 IMAGES_PER_ENCODING = 8
 
 
 class BatchSize:
-    """Number of rows per network call, halved whenever memory runs out.
+    """Number of rows per network call, adapted whenever memory runs out.
 
     Parameters
     ----------
     rows : int
-        Initial number of rows per call.
+        Initial and largest number of rows per call.
     padded_to_full : bool, default=False
         Whether short batches are padded to ``rows``. On a CPU, the results of a row are then
         bit-identical whatever else is in the batch. Otherwise they are padded to a power of two.
@@ -40,6 +47,9 @@ class BatchSize:
     def __init__(self, rows: int, *, padded_to_full: bool = False) -> None:
         self.rows = rows
         self.padded_to_full = padded_to_full
+        self._larger: list[int] = []  # the sizes that were halved, in this order
+        self._n_successes = 0  # since the size last changed
+        self._n_failures: dict[int, int] = {}  # in a row, of each size
 
     @classmethod
     def of_network(
@@ -82,7 +92,7 @@ class BatchSize:
         return 2 ** math.ceil(math.log2(n_rows))
 
     def attempt(self, call: Callable[[int], Output]) -> Output:
-        """Run one batch, and retry with half as many rows each time memory runs out.
+        """Run one batch, and retry with fewer rows when memory runs out.
 
         Parameters
         ----------
@@ -97,25 +107,44 @@ class BatchSize:
         Raises
         ------
         OutOfMemoryError
-            If even one row does not fit.
+            If a single row does not fit, several times in a row.
         """
         while True:
             try:
-                return call(self.rows)
+                output = call(self.rows)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(error)
+                self._shrink(error)
+            else:
+                self._grow()
+                return output
+            # Only now, without the error, are the tensors of the failed call free.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
-    def _halve(self, error: BaseException) -> None:
-        if self.rows == 1:
+    def _shrink(self, error: BaseException) -> None:
+        """Note a failure, and halve the size unless it worked the time before."""
+        worked = self._n_failures.get(self.rows) == 0
+        n_failures = self._n_failures[self.rows] = self._n_failures.get(self.rows, 0) + 1
+        if self.rows == 1 and n_failures >= _MOST_ATTEMPTS:
             raise OutOfMemoryError(
-                "out of memory with a single row; use a smaller image_size, a half-precision "
-                'dtype ("float16" or "bfloat16"), a smaller model, or another device.'
+                f"out of memory with a single row, {n_failures} times in a row; use a smaller "
+                'image_size, a half-precision dtype ("float16" or "bfloat16"), a smaller model, '
+                "or another device."
             ) from error
-        self.rows //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if self.rows > 1 and not worked:
+            self._larger.append(self.rows)
+            self.rows //= 2
+        self._n_successes = 0
+
+    def _grow(self) -> None:
+        """Note a success, and try the next larger size again after enough of them."""
+        self._n_failures[self.rows] = 0
+        self._n_successes += 1
+        if self._larger and self._n_successes >= 2 ** self._n_failures[self._larger[-1]]:
+            self.rows = self._larger.pop()
+            self._n_successes = 0
 
 
 def is_fixed(batch_size: BatchSizeOption) -> bool:

@@ -1,5 +1,8 @@
 """How many rows go through a network at once, also when memory runs out."""
 
+import weakref
+
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +61,72 @@ def test_a_call_that_runs_out_of_memory_is_made_again_with_half_the_rows():
 def test_a_single_row_that_does_not_fit_is_an_error_of_the_network():
     with pytest.raises(NetworkError, match="out of memory with a single row"):
         BatchSize(4).attempt(fits(0, []))
+
+
+@pytest.mark.parametrize("full", [1, 2, 64])
+def test_runs_finish_near_the_full_size_when_memory_runs_out_at_random(full):
+    for seed in range(20):
+        random, batch, sizes = np.random.default_rng(seed), BatchSize(full), []
+
+        def call(rows, random=random):
+            if random.random() < 0.05:
+                raise torch.OutOfMemoryError("out of memory")
+            return rows
+
+        sizes = [batch.attempt(call) for _ in range(2000)]
+        assert np.mean(sizes) > 0.95 * full and sizes.count(full) > 1800
+
+
+@pytest.mark.parametrize(("limit", "settled"), [(5, 4), (1, 1), (63, 32)])
+def test_a_lasting_limit_is_retried_ever_more_rarely(limit, settled):
+    batch, asked = BatchSize(64), []
+    sizes = [batch.attempt(fits(limit, asked)) for _ in range(4000)]
+    assert set(sizes) == {settled}
+    failures = np.flatnonzero(np.array(asked) > limit)
+    assert len(failures) < 20
+    assert len(failures[failures > 1000]) <= 3
+
+
+def test_the_full_size_returns_once_memory_does():
+    batch, sizes, limit = BatchSize(16), [], 16
+    for step in range(200):
+        limit = 3 if 50 <= step < 70 else 16  # somebody else uses the device for a while
+        sizes.append(batch.attempt(fits(limit, [])))
+    assert set(sizes[:50]) == {16} and max(sizes[50:70]) == 2
+    assert set(sizes[120:]) == {16}
+
+
+def test_a_size_that_worked_is_tried_once_more():
+    batch, asked = BatchSize(16), []
+    batch.attempt(fits(16, asked))
+    batch.attempt(fits(9, asked))
+    assert asked == [16, 16, 16, 8]
+
+
+def test_the_tensors_of_a_failed_call_are_free_before_the_next():
+    tensors = []
+
+    def call(rows):
+        assert not any(tensor() is not None for tensor in tensors)
+        held = torch.ones(rows)
+        tensors.append(weakref.ref(held))
+        if len(tensors) < 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return rows
+
+    assert BatchSize(16).attempt(call) == 4
+
+
+def test_a_single_row_may_fail_now_and_then():
+    batch, asked = BatchSize(1), []
+
+    def call(rows):
+        asked.append(rows)
+        if len(asked) % 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return rows
+
+    assert [batch.attempt(call) for _ in range(3)] == [1, 1, 1] and len(asked) == 12
 
 
 def test_other_errors_are_not_tried_again():
