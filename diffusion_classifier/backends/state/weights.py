@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -38,23 +40,20 @@ class WeightSample:
     @torch.no_grad()
     def of(cls, tensors: Iterable[tuple[str, Tensor]]) -> WeightSample:
         """Sample named tensors; those that hold no plain numbers in memory are left out."""
-        places, groups, order, n = {}, {}, [], 0
+        groups: dict[Any, list[tuple[str, Tensor, Tensor]]] = {}
         for name, tensor in tensors:
             tensor = tensor.detach()
-            if not _is_plain(tensor):
-                continue
-            points = _points(tensor)
-            places[name] = (n, n + len(points), tensor.shape)
-            n += len(points)
-            group = groups.setdefault((tensor.device, tensor.dtype), [])
-            order.append(((tensor.device, tensor.dtype), len(group)))
-            group.append(points)
+            if _is_plain(tensor):
+                sampled = (name, tensor, _points(tensor))
+                groups.setdefault((tensor.device, tensor.dtype), []).append(sampled)
+        places, n = {}, 0
+        for name, tensor, points in chain.from_iterable(groups.values()):
+            places[name] = (n, n + points.numel(), tensor.shape)
+            n += points.numel()
         # one transfer per device and dtype rather than one per tensor
-        sampled = {
-            key: torch.cat(group).float().cpu().split([len(points) for points in group])
-            for key, group in groups.items()
-        }
-        parts = [sampled[key][index] for key, index in order]
+        parts = [
+            torch.cat([points for _, _, points in group]).float().cpu() for group in groups.values()
+        ]
         return cls(places, torch.cat(parts) if parts else torch.empty(0))
 
     def differs(self, other: WeightSample) -> bool:
@@ -119,11 +118,11 @@ def _points(tensor: Tensor) -> Tensor:
 
     They do not depend on the memory format.
     """
+    shape = tensor.shape
     if tensor.numel() <= N_ELEMENTS:
         return tensor.reshape(-1)
-    n = min(N_ELEMENTS, max(tensor.shape))
-    step = sum(
-        stride * ((size - 1) // max(n - 1, 1))
-        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    return tensor.as_strided((n,), (step,), tensor.storage_offset())
+    n = min(N_ELEMENTS, max(shape))
+    step = 0
+    for size, stride in zip(shape, tensor.stride(), strict=True):
+        step += stride * ((size - 1) // max(n - 1, 1))
+    return tensor.as_strided((n,), (step,))
