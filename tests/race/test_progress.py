@@ -33,23 +33,67 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_bar_counts_evaluations_and_images(capsys):
+def make_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def ended(image, n_draws):
+    """The result of a race of two prompts."""
+    return Result(image, torch.ones(2, n_draws), torch.ones(2))
+
+
+def test_the_bar_counts_evaluations_and_images(monkeypatch):
+    terminal = make_terminal(monkeypatch)
     fitted(verbose=1).predict(X)
-    last = capsys.readouterr().err.rstrip().split("\r")[-1]
+    last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last and "60/60 evaluations" in last and "5/5 images" in last
 
 
-def test_time_left_is_that_of_the_evaluations_left(capsys):
+def test_the_total_is_estimated_from_the_races_that_ended(monkeypatch):
+    terminal = make_terminal(monkeypatch)
     with Progress(4, 10, 1) as progress:
         progress.add_evaluations(10)
         assert (progress.n_evaluations, progress.total) == (10, 40)
-        list(
-            progress.count([Result(0, torch.ones(2, 3), torch.ones(2))])
-        )  # decided early: four evaluations are not needed
+        list(progress.count([ended(0, 3)]))  # 6 evaluations instead of 10
+        assert progress.total == 4 * 6
+        list(progress.count([ended(1, 5)]))
+        assert progress.total == 4 * (6 + 10) / 2
         progress.add_recorded(5)
-        assert (progress.n_evaluations, progress.total) == (10, 31)
-    last = capsys.readouterr().err.rstrip().split("\r")[-1]
-    assert "10/31 evaluations" in last and "<" in last and "1/4 images" in last
+        assert progress.total == 32 - 5
+        progress.add_evaluations(40)
+        assert progress.total == 50  # never less than was done
+    last = terminal.getvalue().rstrip().split("\r")[-1]
+    assert "50/50 evaluations" in last and "<" in last and "2/4 images" in last
+
+
+def test_a_log_has_one_line_per_tenth_of_the_work(capsys):
+    with Progress(100, 40, 1) as progress:  # races end after a tenth of the budget
+        for image in range(100):
+            progress.add_evaluations(4)
+            list(progress.count([ended(image, 2)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11  # ten tenths, and the last image
+    assert all("\r" not in line and line.startswith("classify: ") for line in lines)
+    assert "400/400 evaluations, 100/100 images" in lines[-1] and "100%" in lines[-1]
+    half = next(line for line in lines if " 50%" in line)
+    assert "200/400 evaluations" in half
+    elapsed, left = half.split("[")[1].rstrip("]").split("<")
+    assert elapsed == left  # not ten times as much
+
+
+def test_a_log_tells_how_far_an_interrupted_run_came(capsys):
+    with pytest.raises(KeyboardInterrupt), Progress(10, 10, True) as progress:
+        progress.add_evaluations(25)
+        raise KeyboardInterrupt
+    assert "25/100 evaluations" in capsys.readouterr().err
+
+
+def test_predictions_in_a_log_are_a_few_lines(capsys):
+    fitted(verbose=1).predict(X)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 11 and "60/60 evaluations, 5/5 images" in lines[-1]
 
 
 @pytest.mark.parametrize("verbose", [0, False, "auto"])
@@ -69,8 +113,7 @@ def test_the_default_shows_a_bar_in_a_terminal_only(monkeypatch):
 
 
 def test_short_work_shows_no_bar_by_default(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+    terminal = make_terminal(monkeypatch)
     fitted(pruner=NoPruning(2)).predict(X)
     assert "evaluations" not in terminal.getvalue()
     fitted(pruner=NoPruning(2), verbose=True).predict(X)
@@ -85,5 +128,5 @@ def test_workers_are_silent_by_default(monkeypatch):
 
 @pytest.mark.parametrize("verbose", ["yes", -1, None, 0.5])
 def test_other_values_are_refused(verbose):
-    with pytest.raises(ValueError, match=r"verbose=.* is not known"):
+    with pytest.raises(ValueError, match=r"verbose=.* (is not known|must be)"):
         fitted(verbose=verbose).predict(X)
