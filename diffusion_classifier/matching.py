@@ -22,6 +22,7 @@ from .backends.resolve import resolve_backend
 from .classifier import DiffusionClassifier
 from .errors import InputTypeError, InputValueError
 from .pruners.base import NoPruning
+from .utils.display import short_repr
 from .utils.validation import check_option
 
 NORMALIZATIONS = (None, "unconditional")
@@ -110,8 +111,8 @@ def match_scores(
     if (normalize or len(prompts) == 1) and nothing not in prompts:
         if nothing is None:
             raise InputValueError(
-                f"{backend!r} has no unconditional input: leave out normalize, and give at least "
-                "two different captions."
+                f"{short_repr(backend)} has no unconditional input: leave out normalize, and give "
+                "at least two different captions."
             )
         prompts.append(nothing)
     clf = DiffusionClassifier(

@@ -17,7 +17,7 @@ from .utils.display import short_repr
 from .utils.validation import check_option
 
 # Base class, strategies by name, and default name of each kind of strategy.
-_KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
+KINDS: dict[str, tuple[type, dict[str, Any], str | None]] = {
     "sampler": (Sampler, SAMPLERS, "stratified"),
     "pruner": (Pruner, PRUNERS, "racing"),
     "weighting": (Weighting, WEIGHTINGS, "uniform"),
@@ -48,7 +48,7 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     InputTypeError
         If ``value`` is of another type.
     """
-    base, known, default = _KINDS[kind]
+    base, known, default = KINDS[kind]
     if value is None:
         return None if default is None else known[default]()
     if isinstance(value, str):
@@ -63,6 +63,29 @@ def resolve_strategy(kind: str, value: Any) -> Any:
         + ", ".join(map(repr, known))
         + (" (an instance, not the class)." if is_class else ".")
     )
+
+
+def strategy_to_tune(kind: str, value: Any, backend: Backend | None, weighting: Any) -> Any:
+    """Return the strategy whose parameters a user sets: the instance, or the default or named one.
+
+    Parameters
+    ----------
+    kind : {"sampler", "pruner", "weighting", "calibrator"}
+    value : None, str or an instance of the kind's class
+        The estimator's parameter. An instance is returned as it is.
+    backend : Backend or None
+        The default sampler depends on it; None for a model in a folder, which has no proposal.
+    weighting : str or Weighting
+        The estimator's parameter, on which the default sampler depends too.
+
+    Returns
+    -------
+    Sampler, Pruner, Weighting, Calibrator or None
+        None only for the default calibrator.
+    """
+    if kind == "sampler" and value is None and backend is not None:
+        return default_sampler(backend, resolve_strategy("weighting", weighting))
+    return resolve_strategy(kind, value) if value is None or isinstance(value, str) else value
 
 
 def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:

@@ -151,7 +151,7 @@ class FunctionBackend(Backend):
                     f"input_shape={input_shape!r} must be (channels, height, width), with 1 or 3 "
                     'channels (grey or colour); set input_kind="array" if X holds no pictures.'
                 )
-            height_width = tuple(input_shape[1:])
+            height_width = input_shape[1], input_shape[2]
             if image_size is not None and tuple(image_size) != height_width:
                 raise InputValueError(
                     f"image_size={image_size!r} differs from the height and width of input_shape="

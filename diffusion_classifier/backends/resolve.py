@@ -1,4 +1,4 @@
-"""Make a backend from the ``backend`` parameter: None, a folder or Hub id, or a Backend."""
+"""Make a backend from the ``backend`` parameter: None, a name, a pipeline or a Backend."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from sklearn.base import clone
 
 from ..errors import InputTypeError
 from ..utils.devices import resolve_device, resolve_dtype
+from ..utils.display import short_repr
 from .base import Backend
 from .embedded import load_embedded
 from .loading.cache import cached
 from .loading.origin import EMBEDDED, Origin, resolve_name
 from .pipeline import DiffusersBackend
 
+ALLOWED = "None, the path or Hub id of a diffusers model, a pipeline or a Backend"
 SHIPPED = {EMBEDDED: load_embedded}  # loaders of the models in this package, by name
 
 
 def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
-    """Make a noise predictor from None (the embedded model), a path or Hub id, or a Backend.
+    """Make a noise predictor from None (the embedded model), a name, a pipeline or a Backend.
 
-    Named models are loaded once per process. A Backend is cloned; the clone shares its weights,
-    device and dtype, so ``device`` and ``dtype`` have no effect on it.
+    Models named by a path or Hub id are loaded once per process. A Backend is cloned; the clone
+    shares its weights, device and dtype, so ``device`` and ``dtype`` have no effect on it. A
+    diffusers pipeline is wrapped as it is.
 
     Raises
     ------
@@ -33,18 +36,39 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
     InputError
         If a named model cannot be loaded; see :func:`load_backend`.
     """
+    backend = wrap_pipeline(backend)
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
     if isinstance(backend, Backend):
         return clone(backend)
     if backend is not None and not isinstance(backend, str | os.PathLike):
-        raise InputTypeError(
-            f"backend={backend!r} must be None, the path or Hub id of a diffusers model, or a "
-            "Backend; wrap a pipeline in memory as DiffusersBackend(pipeline)."
-        )
+        raise InputTypeError(f"backend must be {ALLOWED}{_advice(backend)}")
     if backend is None:
         return load_embedded(device, dtype)
     return load_backend(os.fspath(backend), device, dtype)
+
+
+def wrap_pipeline(backend: Any) -> Any:
+    """Return a diffusers pipeline as a DiffusersBackend, and anything else as it is."""
+    bases = type(backend).__mro__  # diffusers itself is not imported
+    is_pipeline = any(cls.__name__ == "DiffusionPipeline" for cls in bases)
+    return DiffusersBackend(backend) if is_pipeline else backend
+
+
+def _advice(backend: Any) -> str:
+    """Say what a value that is no backend is, and how to make one of it."""
+    if isinstance(backend, type):
+        name = backend.__name__
+        return f", not the class {name}. Make an instance of it: {name}(...)."
+    if callable(backend):
+        return (
+            f", not {'a network' if isinstance(backend, torch.nn.Module) else 'a function'} "
+            f"({getattr(backend, '__qualname__', type(backend).__name__)}) alone, which does not "
+            "say how noise was added and what it predicts. Wrap it: FunctionBackend(network, "
+            "schedule=alphas_cumprod, prediction_type=...), see docs/adapters.md; or pass the "
+            "whole pipeline that it is a part of."
+        )
+    return f", not {short_repr(backend)}."
 
 
 def load_backend(

@@ -15,6 +15,7 @@ from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES, ResizeMode, read_size
 from ..noise.variational import VariationalBound
 from ..scoring.class_losses import LossName
+from ..utils.display import short_repr
 from ..utils.validation import check_option
 
 
@@ -72,6 +73,6 @@ def check_variance(backend: Backend, loss: str) -> None:
     if not backend.learned_variance:
         raise InputValueError(
             f'loss="vlb" needs a network that also predicts a variance, as DiT, PixArt and '
-            f"DeepFloyd IF do; {backend!r} does not, so use loss='l2'."
+            f"DeepFloyd IF do; {short_repr(backend)} does not, so use loss='l2'."
         )
     VariationalBound(backend.schedule)

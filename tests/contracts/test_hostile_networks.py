@@ -1,24 +1,33 @@
 """Networks, encoders and backends that are not what the package expects: clear errors each."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import (
     Conditioning,
+    DiffusersBackend,
     FunctionBackend,
+    GaussianBackend,
 )
 from diffusion_classifier.backends.base import Backend
 from diffusion_classifier.errors import (
+    InputError,
+    InputTypeError,
     NetworkError,
     NonFiniteOutputError,
     OutputShapeError,
 )
+from diffusion_classifier.matching import match_scores
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning
+from tests.support.pipelines import tiny_sd
 
 SCHEDULE = NoiseSchedule.flow(20)
 X = np.random.default_rng(0).normal(size=(5, 3))
@@ -157,3 +166,95 @@ def test_the_image_whose_latent_is_not_finite_is_named(value):
         with pytest.raises(NonFiniteOutputError, match="image 13 has a latent with NaN"):
             call(images)
     assert clf.encode(images[:13]).shape == (13, 3, 4, 4)
+
+
+# ------------------------------------------------------------------ what is passed as a backend
+
+
+class Verbose:
+    """An object whose repr is long."""
+
+    def __repr__(self):
+        return "verbose " * 1000
+
+
+class Network(torch.nn.Module):
+    """A network whose repr has many lines."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(3, 4 + i) for i in range(50)])
+
+    def forward(self, z, t, class_index):
+        return z
+
+
+def own_function(z, t, class_index):
+    return z
+
+
+NO_BACKENDS = {
+    "a network": (
+        Network(),
+        r"not a network \(Network\) alone.*FunctionBackend\(network, schedule=",
+    ),
+    "a function": (own_function, r"not a function \(own_function\) alone.*FunctionBackend\("),
+    "a callable": (partial(own_function, t=0), r"not a function \(partial\) alone"),
+    "a UNet": (tiny_sd().unet, r"a network \(UNet2DConditionModel\) alone.*whole pipeline"),
+    "a backend's class": (
+        GaussianBackend,
+        r"not the class GaussianBackend\. Make an instance of it: GaussianBackend\(\.\.\.\)",
+    ),
+    "a pipeline's class": (type(tiny_sd()), "not the class StableDiffusionPipeline"),
+    "a number": (3, r"not 3\."),
+    "an object": (Verbose(), "not verbose verbose"),
+    "an array": (np.zeros((50, 50)), r"not array\("),
+}
+
+
+@pytest.mark.parametrize("kind", NO_BACKENDS)
+def test_what_is_no_backend_is_refused_with_a_way_out(kind):
+    backend, message = NO_BACKENDS[kind]
+    clf = DiffusionClassifier(backend)
+    with pytest.raises(InputTypeError, match="backend must be None, .*" + message) as error:
+        clf.fit(None, ["cat", "dog"])
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+    with pytest.raises(InputTypeError, match=message):
+        match_scores(np.zeros((1, 8, 8, 3)), ["cat", "dog"], backend)
+
+
+def test_a_pipeline_is_wrapped():
+    pipeline = tiny_sd()
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    options = {"pruner": NoPruning(4), "random_state": 0, "batch_size": 4}
+    wrapped = DiffusionClassifier(DiffusersBackend(pipeline), **options).fit(None, ["cat", "dog"])
+    clf = DiffusionClassifier(pipeline, **options)
+    assert isinstance(clf.backend, DiffusersBackend)
+    assert len(repr(clf)) < 400 and "StableDiffusionPipeline in memory" in repr(clf)
+    later = DiffusionClassifier(**options).set_params(backend=pipeline)
+    for twin in (clf, clone(clf), later):
+        proba = twin.fit(None, ["cat", "dog"]).predict_proba(images)
+        np.testing.assert_array_equal(proba, wrapped.predict_proba(images))
+        assert twin.backend_.pipeline is pipeline
+    scores = match_scores(images, ["cat", "dog"], pipeline, max_draws=2, random_state=0)
+    assert scores.shape == (2, 2)
+
+
+def test_a_pipeline_of_no_known_family_names_its_class_only():
+    class Unknown(DiffusionPipeline):
+        def __repr__(self):
+            return "unknown " * 1000
+
+    with pytest.raises(InputError, match="this is a Unknown") as error:
+        DiffusionClassifier(Unknown())
+    assert "unknown unknown" not in str(error.value)
+
+
+def test_messages_about_a_network_do_not_print_it():
+    backend = FunctionBackend(Network(), schedule=SCHEDULE)
+    with pytest.raises(InputError, match="FunctionBackend") as error:
+        DiffusionClassifier(backend, loss="vlb").fit(None, [0, 1])
+    assert len(str(error.value)) < 300
+    with pytest.raises(InputError, match=r"FunctionBackend.* no unconditional input") as error:
+        match_scores(np.zeros((1, 8, 8, 3)), ["0"], backend)
+    assert len(str(error.value)) < 300
