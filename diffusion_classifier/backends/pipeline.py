@@ -22,7 +22,7 @@ from .base import Backend, Conditioning
 from .families.checks import check_components
 from .families.edm import preconditioned
 from .families.registry import find_family
-from .families.text import padded_alike, warn_of_unknown_words
+from .families.text import one_truncation_warning, padded_alike, warn_of_unknown_words
 from .loading.cache import cached
 from .loading.load import load_pipeline
 from .loading.origin import Origin, resolve_name
@@ -275,7 +275,7 @@ from_pretrained('owner/model').
         Warns
         -----
         UserWarning
-            If a prompt is too long for the text encoder or has words outside ``known_words``.
+            If prompts are too long for the text encoder or have words outside ``known_words``.
         """
         prompts = list(prompts)
         if self.known_words is not None:
@@ -284,10 +284,11 @@ from_pretrained('owner/model').
         load_text_encoders(pipeline, family, self._origin)
         try:
             self._model.check()
-            parts = [
-                family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
-                for i in range(0, len(prompts), PROMPTS_PER_BATCH)
-            ]
+            with one_truncation_warning():
+                parts = [
+                    family.encode_prompts(pipeline, prompts[i : i + PROMPTS_PER_BATCH])
+                    for i in range(0, len(prompts), PROMPTS_PER_BATCH)
+                ]
         finally:
             if self.free_text_encoder:
                 self._model.drop_text_encoders()

@@ -110,4 +110,4 @@ class ThresholdPruner(LeaderPruner):
         return super()._survivors(look)
 
     def _too_far(self, differences: Tensor) -> Tensor:
-        return differences.sum(2) > self._given_or_learned("threshold")
+        return differences.sum(2) > float(self._given_or_learned("threshold"))

@@ -279,7 +279,7 @@ def as_numbers(name: str, value: Any, low: float = -math.inf) -> NDArray[np.floa
         masked = isinstance(value, np.ma.MaskedArray) and value.mask.any()
         raw = value.detach().cpu().double() if isinstance(value, Tensor) else value
         array = np.asarray(raw)
-        if masked or array.dtype.kind not in "iufO":
+        if masked or value is None or array.dtype.kind not in "iufO":
             raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import InputValueError
+from ...utils.constraints import as_numbers
+from ...utils.display import short_repr
 from ...utils.locks import fork_safe_lock
 from ...utils.quiet import quiet
 
@@ -57,6 +60,20 @@ def mode(encoded: Any) -> Tensor:
     return encoded.latent_dist.mode()
 
 
+def check_scaling(vae: Any) -> None:
+    """Raise an InputValueError if the configuration's shift or scale of latents is unusable."""
+    for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
+        value = vae.config.get(name)
+        if value is None:
+            continue
+        numbers = as_numbers(f"the autoencoder's {name}", value)
+        if name in ("scaling_factor", "latents_std") and (numbers == 0).any():
+            raise InputValueError(
+                f"the autoencoder's {name}={short_repr(value)} must not be 0, which "
+                "would make all latents equal or infinite; correct its config.json."
+            )
+
+
 def normalised(vae: Any, latents: Tensor) -> Tensor:
     """Shift and scale latents [B, C, h, w] as in training, per channel if so configured."""
     config = vae.config
@@ -69,4 +86,5 @@ def normalised(vae: Any, latents: Tensor) -> Tensor:
         )
     elif config.get("shift_factor") is not None:
         shift = config.shift_factor
-    return (latents - shift) * (config.get("scaling_factor", 1.0) / scale)
+    factor = config.get("scaling_factor")
+    return (latents - shift) * ((1.0 if factor is None else factor) / scale)

@@ -240,6 +240,16 @@ def alphas_cumprod(scheduler: Any) -> Tensor:
             f"{name} does not say how noise was added in training (it has no alphas_cumprod); "
             f"{advice}"
         )
+    betas = scheduler.betas
+    wrong = ~((betas > 0) & (betas < 1))
+    wrong[-1:] &= betas[-1:] != 1  # a last timestep without signal
+    if wrong.any():
+        t = int(wrong.int().argmax())
+        raise InputValueError(
+            f"betas[{t}]={betas[t].item():g} of {type(scheduler).__name__} must be above 0 and "
+            "below 1: it is the share of noise added at that timestep; correct beta_start, "
+            "beta_end or trained_betas in the scheduler's configuration."
+        )
     alpha = scheduler.alphas_cumprod.cpu().double().sqrt()
     if scheduler.config.get("rescale_betas_zero_snr", False):
         end = alpha[-1].item() if alpha[-1] > NO_SIGNAL else 0.0

@@ -9,6 +9,7 @@ import torch
 
 from ...errors import InputValueError
 from ...noise.schedule import NoiseSchedule
+from .autoencoder import check_scaling
 from .base import Family
 
 
@@ -18,14 +19,16 @@ def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -
     Raises
     ------
     InputValueError
-        If a component is missing that is neither optional nor in ``may_lack``, or the denoiser
-        needs inputs that the family does not supply.
+        If a component is missing that is neither optional nor in ``may_lack``, the denoiser needs
+        inputs that the family does not supply, or the autoencoder's scale is unusable.
     """
     for name in family.components:
         optional = name in family.optional or name in may_lack
         if getattr(pipeline, name, None) is None and not optional:
             raise InputValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
     family.check(pipeline)
+    if "vae" in family.components:
+        check_scaling(pipeline.vae)
 
 
 def check_scheduler(

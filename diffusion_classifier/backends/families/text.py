@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import signature
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...utils.display import short_repr
 from ...utils.quiet import quiet
 from ..base import Conditioning
+
+# Prompts found too long, with their warnings' figures, while several batches are encoded.
+_too_long: ContextVar[dict[str, tuple[int, int]] | None] = ContextVar("too_long", default=None)
 
 
 def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any, ...]:
@@ -29,18 +35,44 @@ def most_tokens(pipeline: Any) -> int:
 
 
 def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> None:
-    """Warn once of each prompt of more than ``max_length`` tokens (default: the tokenizer's)."""
+    """Warn once of all prompts of more than ``max_length`` tokens (default: the tokenizer's)."""
     max_length = max_length or tokenizer.model_max_length
     room = max_length - tokenizer.num_special_tokens_to_add()
-    for prompt in dict.fromkeys(prompts):
-        length = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
-        if length > room:
-            warnings.warn(
-                f"prompt {prompt!r} has {length} tokens, but the text encoder reads only the "
-                f"first {room} and ignores the rest; shorten the prompt.",
-                UserWarning,
-                stacklevel=2,
-            )
+    with one_truncation_warning() as found:
+        for prompt in dict.fromkeys(prompts):
+            length = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
+            if length > room:
+                found[prompt] = length, room
+
+
+@contextmanager
+def one_truncation_warning() -> Iterator[dict[str, tuple[int, int]]]:
+    """Give all prompts that ``warn_truncated`` finds in this context one warning, with a count.
+
+    Yields the prompts found, with their tokens and the tokens that the text encoder reads.
+    """
+    outer = _too_long.get()
+    if outer is not None:
+        yield outer
+        return
+    found: dict[str, tuple[int, int]] = {}
+    token = _too_long.set(found)
+    try:
+        yield found
+    finally:
+        _too_long.reset(token)
+    if not found:
+        return
+    prompt, (length, room) = next(iter(found.items()))
+    named = f"prompt {short_repr(prompt)} has {length} tokens"
+    if len(found) > 1:
+        named = f"{len(found)} prompts are too long: for example, {named}"
+    warnings.warn(
+        f"{named}, but the text encoder reads only the first {room} and ignores the rest; shorten "
+        f"the prompt{'s' * (len(found) > 1)}.",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:
