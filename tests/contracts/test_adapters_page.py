@@ -1,11 +1,13 @@
 """The page on adapters does what it says, and its adapter gives what the pipeline itself gives."""
 
 import ast
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -59,17 +61,38 @@ def names(tmp_path_factory):
     """What the page's blocks leave behind, its model being a tiny one."""
     folder = saved(tiny_chroma(), tmp_path_factory.mktemp("chroma"))
     before, found = list(families_module.FAMILIES), {}
+    found["steps"] = []
     for block in BLOCKS:
         exec(block.replace(HUB_ID, folder), found)
+        found["steps"].append(copy.copy(found["clf"]))  # later blocks change it
     yield found
     families_module.FAMILIES[:] = before
 
 
 def test_every_block_runs(names, capsys):
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 7
     assert sum(HUB_ID in block for block in BLOCKS) == 1
     assert names["clf"].backend_.prediction_type == "flow"
     assert type(names["clf"].backend_._family).__name__ == "Chroma"
+
+
+def test_classes_of_the_examples_are_those_of_their_networks(names):
+    indices = [step._condition.tensors.get("class_index") for step in names["steps"][:4]]
+    assert [index.tolist() for index in indices] == [[1, 2], [3, 8], [0, 1, 2], [0, 1]]
+
+
+def test_the_networks_of_the_examples_see_what_they_were_trained_on(names):
+    _, grey, flow, signals = names["steps"][:4]
+    black = grey.encode(np.zeros((2, 40, 40), np.uint8)).values
+    assert black.shape == (2, 1, 28, 28) and (black == -1).all()
+    z = torch.ones(2, 3, 16, 16)
+    t = torch.tensor([0, 999])
+    velocity = flow.backend_.forward(z, t, flow._condition[:1][[0, 0]])
+    torch.testing.assert_close(velocity[:, 0, 0, 0], torch.tensor([0.0005, 0.9995]))
+    assert flow.backend_.schedule.at(t)[1].tolist() == [0.0005, 0.9995]
+    X = np.random.default_rng(0).normal(size=(3, 2, 64))
+    proba = signals.predict_proba(X)
+    np.testing.assert_array_equal(signals.predict_proba(X.reshape(3, 128)), proba)
 
 
 def test_the_adapter_is_shorter_than_60_lines():
