@@ -60,6 +60,14 @@ class StableDiffusion(Family):
                 f"{dict(self.conditions) or 'the prompt'} is; unload adapters that add "
                 "conditions, or wrap the network with a FunctionBackend."
             )
+        encoders = [getattr(pipeline, name) for name in self.text_encoders]  # None: freed
+        given = [encoder and getattr(encoder.config, "hidden_size", None) for encoder in encoders]
+        width = config.cross_attention_dim
+        if isinstance(width, int) and None not in given and sum(given) != width:
+            raise InputValueError(
+                f"the UNet reads text of width {width}, but the text encoders give {sum(given)}: "
+                "it belongs to another model (such as the refiner of SDXL); use the base model's."
+            )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         with quiet():
