@@ -109,11 +109,11 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         --------
         >>> from diffusion_classifier import DiffusionClassifier
         >>> from diffusion_classifier.datasets import load_scenes
-        >>> clf = DiffusionClassifier(prompts="a {} digit", pruner="staged", random_state=0)
-        >>> clf = clf.fit(None, ["red", "green"])
-        >>> images = [*load_scenes("test", n_samples=1).images, "missing.png"]
+        >>> clf = DiffusionClassifier(prompts="a {} digit", random_state=0)
+        >>> clf = clf.fit(None, ["blue", "green"])
+        >>> images = [*load_scenes("test", n_samples=8).images[:1], "missing.png"]
         >>> clf.predict(images, on_error="skip").tolist()
-        ['green', None]
+        ['blue', None]
         >>> clf.skipped_
         [(1, "image 1: 'missing.png' does not exist; check the path.")]
         """

@@ -108,20 +108,24 @@ class Inputs:
             an image's header raise before the block is entered, damaged ones when they are encoded.
         """
         skip = check_option("on_error", on_error, ON_ERROR) == "skip"
+        with self._encoder(X, skip) as (n_images, encode, skipped):
+            if skip:
+                encode = _skipping_non_finite(encode, skipped)
+            yield OpenImages(n_images, encode, skipped)
+
+    @contextmanager
+    def _encoder(self, X: Any, skip: bool) -> Iterator[OpenImages]:
+        """Open the images in X; those in files that cannot be read are skipped already."""
         backend = self.backend
         if isinstance(X, Latents):
             self._check_latents(X, "encode the images again")
-            rows, skipped = _split_finite(X.values, skip)
-            yield OpenImages(
-                len(X), lambda indices: rows[list(indices)].to(backend.device), skipped
-            )
+            yield OpenImages(len(X), lambda indices: X.values[list(indices)].to(backend.device), {})
         elif backend.input_kind == "array":
             table = X if isinstance(X, _CheckedRows) else self._read_arrays(X, finite=not skip)[0]
             # torch warns about arrays that are not writable.
-            values = torch.as_tensor(np.require(table, requirements="W"))
-            rows, skipped = _split_finite(values, skip)
+            rows = torch.as_tensor(np.require(table, requirements="W"))
             yield OpenImages(
-                len(rows), lambda indices: backend.encode_images(rows[list(indices)]), skipped
+                len(rows), lambda indices: backend.encode_images(rows[list(indices)]), {}
             )
         else:
             images = read_images(self._read_columns(X), check=not skip)
@@ -219,10 +223,19 @@ class Inputs:
         return rows.reshape(-1, *shape)
 
 
-def _split_finite(rows: Tensor, skip: bool) -> tuple[Tensor, dict[int, str]]:
-    """Return rows, and which of them to skip because of NaN or infinity; those become numbers."""
-    if not skip:
-        return rows, {}
-    bad = (~rows.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
-    skipped = {i: f"image {i} holds NaN or infinite values; remove or fix it." for i in bad}
-    return torch.nan_to_num(rows) if skipped else rows, skipped
+def _skipping_non_finite(
+    encode: Callable[[Sequence[int]], Tensor], skipped: dict[int, str]
+) -> Callable[[Sequence[int]], Tensor]:
+    """Wrap an encoder to skip images whose latents have NaN or infinity, which become numbers."""
+
+    def encode_finite(indices: Sequence[int]) -> Tensor:
+        latents = encode(indices)
+        if not isinstance(latents, Tensor) or len(latents.shape) == 0:
+            return latents  # the race says what is wrong with it
+        is_good = latents.isfinite().reshape(len(latents), -1).all(1).tolist()
+        for image, good in zip(indices, is_good, strict=False):
+            if not good:
+                skipped[image] = f"image {image} has NaN or infinite values; remove or fix it."
+        return latents if all(is_good) else torch.nan_to_num(latents)
+
+    return encode_finite

@@ -17,7 +17,12 @@ from sklearn.base import clone
 from diffusion_classifier import DiffusionClassifier, ErrorTable, Latents, as_images
 from diffusion_classifier.backends import FunctionBackend, GaussianBackend
 from diffusion_classifier.datasets import load_image_folder, load_scenes
-from diffusion_classifier.errors import InputError, InputValueError, MissingFileError
+from diffusion_classifier.errors import (
+    InputError,
+    InputValueError,
+    MissingFileError,
+    NetworkError,
+)
 from diffusion_classifier.images import read_images
 from diffusion_classifier.images.resize import RESIZE_MODES, resize_image
 from diffusion_classifier.noise import NoiseSchedule
@@ -212,6 +217,28 @@ def test_arrays_tables_and_latents_with_nan_are_skipped_row_by_row(clf):
     assert gauss.predict(table, on_error="skip").tolist() == ["a", "b", None, "b"]
     with pytest.raises(ValueError, match="NaN"):
         gauss.predict(table)
+
+
+def test_images_that_the_encoder_turns_to_nan_are_skipped_too():
+    bad = [1, 9]
+
+    def encode(images):
+        return torch.where(
+            (images > 0.99).all(1, keepdim=True).any((2, 3), True), torch.nan, images
+        )
+
+    images = np.minimum(SCENES, 200)
+    expected = counted(encode=encode)[0].predict_log_proba(images)
+    images[bad] = 255
+    clf, _ = counted(encode=encode)
+    with pytest.raises(NetworkError, match="image 1 "):
+        clf.predict(images)
+    found = clf.predict_log_proba(images, on_error="skip")
+    assert np.isnan(found[bad]).all() and [image for image, _ in clf.skipped_] == bad
+    good = np.delete(np.arange(12), bad)
+    np.testing.assert_array_equal(found[good], expected[good])
+    with pytest.raises(NetworkError, match=r"None; expected"):
+        counted(encode=lambda images: None)[0].predict(images, on_error="skip")
 
 
 def test_pictures_of_their_own_size_are_skipped_too(paths):
