@@ -25,6 +25,7 @@ from .base import (
     call_denoiser,
     flow_time,
 )
+from .class_names import check_kept, names_of, saved_labels
 from .text import encode_text, most_tokens, warn_truncated
 
 # the class of DiT's and PixArt's transformers in pipelines saved by older diffusers
@@ -57,14 +58,22 @@ class DiT(ClassConditionalFamily):
         return pipeline.transformer.config.num_embeds_ada_norm
 
     def class_names(self, pipeline: Any) -> dict[str, set[int]]:
-        id2label = pipeline.config.get("id2label")
+        id2label = saved_labels(pipeline)
         if id2label is None:  # made in memory, so a name keeps only one of its classes
             return {name: {index} for name, index in pipeline.labels.items()}
-        names: dict[str, set[int]] = {}
-        for index, synonyms in id2label.items():
-            for name in synonyms.split(","):
-                names.setdefault(name.strip(), set()).add(int(index))
-        return names
+        return names_of(id2label)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        condition = super().encode_prompts(pipeline, prompts)
+        if saved_labels(pipeline) is None:
+            named = {
+                prompt: index
+                for prompt, index in zip(prompts, condition["class_labels"].tolist(), strict=True)
+                if prompt != self.unconditional_prompt
+            }
+            n_classes = self.n_classes(pipeline)
+            check_kept(list(named), list(named.values()), pipeline.labels, n_classes)
+        return condition
 
     def class_index(self, pipeline: Any, prompt: str, names: dict[str, set[int]]) -> int:
         if prompt == self.unconditional_prompt:

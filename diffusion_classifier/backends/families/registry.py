@@ -31,6 +31,16 @@ FAMILIES: list[Family] = [
     HunyuanDiT(),
 ]
 
+# Why pipelines of other tasks are not supported, by a part of their class's name.
+OTHER_TASKS = {
+    "Inpaint": "it inpaints, so its network also reads a mask; use the text-to-image model",
+    "ControlNet": "it is controlled by a second image; use the text-to-image model",
+    "XLImg2Img": "it is the refiner of SDXL, or edits images; use the base model, and if this is "
+    "one, load it as a StableDiffusionXLPipeline and pass DiffusersBackend(pipeline)",
+    "Img2Img": "it edits images; load it as the text-to-image pipeline of the same weights and "
+    "pass DiffusersBackend(pipeline)",
+}
+
 
 def register_family(family: Family) -> None:
     """Register a new family of pipelines, or replace the adapter of known pipelines.
@@ -78,6 +88,9 @@ def find_family(class_names: Any, subject: str) -> Family:
     for family in FAMILIES:
         if not set(family.pipelines).isdisjoint(class_names):
             return family
+    for part, reason in OTHER_TASKS.items():
+        if any(part in name for name in class_names):
+            raise InputValueError(f"{subject}, which is not supported: {reason}.")
     known = ", ".join(name for family in FAMILIES for name in family.pipelines)
     raise InputValueError(
         f"{subject}, which is not supported; known pipelines are {known}. Wrap any other network "

@@ -21,7 +21,7 @@ from ...errors import InputError, InputFileError
 from .cache import LOADING
 
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-LONGEST = 300  # characters of another library's message
+LONGEST = 220  # characters of another library's message
 
 
 @contextmanager
@@ -70,10 +70,11 @@ def _checked(load: Any, extra: dict[str, Any], folder: Path, name: str) -> Any:
         except (ImportError, MemoryError, torch.OutOfMemoryError, InputError):
             raise
         except Exception as error:
+            reason = " ".join(str(error).split())[:LONGEST]
             raise InputFileError(
                 f"the {place.name} of {name} cannot be loaded as {cls.__name__} "
-                f"({type(error).__name__}: {str(error)[:LONGEST]}); its files or its "
-                "configuration are damaged: copy or download the folder again."
+                f"({type(error).__name__}: {reason}); its files or its configuration are damaged: "
+                "copy or download the folder again."
             ) from error
         if not extra:
             return loaded

@@ -20,6 +20,7 @@ import torch
 from ...errors import InputFileError, InputValueError
 from ...utils.quiet import quiet
 from ...utils.validation import check_option
+from ..families.class_names import names_of
 from ..families.registry import find_family
 from .complete import complete_weights
 from .components import component_classes, unused_components
@@ -70,6 +71,8 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
     folder = local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
     index = read_index(index_path, origin.name)
+    if "id2label" in index:
+        names_of(index["id2label"])
     family = find_family([index["_class_name"]], f"{origin.name} is a {index['_class_name']}")
     later = family.text_encoders if origin.free_text_encoder and only is None else ()
     parts = [
@@ -81,9 +84,16 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
     with quiet():
         pipeline_class = getattr(diffusers, index["_class_name"])
     encoders = [name for name in later if name not in family.optional]  # loaded when needed
-    classes = component_classes(index, [*parts, *encoders], family, pipeline_class, origin.name)
+    used = [name for name in family.components if name in (*parts, *encoders)]
+    classes = component_classes(index, used, family, pipeline_class, origin.name)
     needed = [name for name in parts if name not in origin.options]
     left_out = unused_components(index, parts, pipeline_class, origin.name)
+    for name in set(left_out) - set(family.components):
+        if origin.options.get(name) is not None:
+            raise InputValueError(
+                f"{name} was given, but is not used to classify; leave it out, or load the "
+                "pipeline with diffusers and pass DiffusersBackend(pipeline)."
+            )
     options: dict[str, Any] = {
         "revision": origin.revision,
         "variant": origin.variant,
@@ -120,7 +130,15 @@ def _place(pipeline: Any, origin: Origin) -> None:
     """Move a pipeline to its device, or enable offloading to main memory."""
     if origin.offload is not None:
         device = {} if origin.device is None else {"device": origin.device}
-        getattr(pipeline, OFFLOAD[origin.offload])(**device)
+        try:
+            getattr(pipeline, OFFLOAD[origin.offload])(**device)
+        except RuntimeError as error:
+            if "requires accelerator" not in str(error):
+                raise
+            raise InputValueError(
+                f"offload={origin.offload!r} needs an accelerator to compute on (CUDA, MPS, ...), "
+                "and there is none here; leave it out."
+            ) from error
     elif origin.device is not None:
         pipeline.to(origin.device)
 

@@ -82,11 +82,6 @@ def test_class_names_survive_saving_a_loaded_pipeline(dit, tmp_path):
     assert names["2"] == "Cardigan, Cardigan Welsh corgi"
 
 
-def test_class_names_of_a_pipeline_made_in_memory_are_those_it_keeps():
-    backend = DiffusersBackend(other_pipelines.tiny_dit())
-    assert class_labels(backend, "Tinca tinca", "crane") == [0, 4]  # the last of two cranes
-
-
 def test_dit_takes_square_images_only(dit):
     with pytest.raises(ValueError, match=r"16 x 32 pixels.*square"):
         dit.encode_images(torch.zeros(1, 3, 16, 32))

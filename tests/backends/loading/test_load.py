@@ -19,7 +19,14 @@ from diffusion_classifier.backends import DiffusersBackend, clear_model_cache, l
 from diffusion_classifier.backends.loading import origin
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.pruners import NoPruning
-from tests.support.pipelines import edit_index, sample_output, saved, tiny_sd
+from tests.support.pipelines import (
+    conditional_unet,
+    edit_index,
+    sample_output,
+    saved,
+    tiny_sd,
+    tiny_sdxl,
+)
 
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
@@ -369,3 +376,54 @@ def test_importing_the_package_imports_no_model_library():
         env={**os.environ, "PYTHONPATH": path},
     )
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def inpainting_unet(pipeline):
+    return {"unet": conditional_unet(in_channels=9)}
+
+
+def refiner_unet(pipeline):
+    """The refiner reads 5 numbers: size, corner and a score of aesthetics."""
+    changes = {"projection_class_embeddings_input_dim": 5 * 8 + 8}
+    return {"unet": conditional_unet(**{**pipeline.unet.config, **changes})}
+
+
+@pytest.mark.parametrize(
+    ("build", "change", "message"),
+    [
+        (tiny_sd, inpainting_unet, "unet takes 9 channels and the autoencoder gives 4: .* a mask"),
+        (tiny_sdxl, inpainting_unet, "unet takes 9 channels and the autoencoder gives 4: .* mask"),
+        (tiny_sdxl, refiner_unet, "reads 5 numbers of size and crop, not the 6 .*refiner"),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_networks_that_need_more_than_a_prompt_are_refused(
+    tmp_path, build, change, message, in_memory
+):
+    pipeline = build()
+    pipeline.register_modules(**change(pipeline))
+    with pytest.raises(ValueError, match=message):
+        _ = DiffusersBackend(pipeline) if in_memory else load_backend(saved(pipeline, tmp_path))
+
+
+@pytest.mark.parametrize("options", [{}, {"free_text_encoder": True}], ids=str)
+def test_a_refiner_without_its_first_text_encoder_is_refused(tmp_path, options):
+    folder = saved(tiny_sdxl(), tmp_path)
+    edit_index(folder, text_encoder=[None, None], tokenizer=[None, None])
+    message = r"names no text_encoder, .*\(The refiner of SDXL has none: use the base model\.\)"
+    with pytest.raises(ValueError, match=message):
+        DiffusersBackend.from_pretrained(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("StableDiffusionXLImg2ImgPipeline", r"is the refiner .* use the base model"),
+        ("StableDiffusionInpaintPipeline", r"inpaints.*use the text-to-image model"),
+        ("StableDiffusionControlNetPipeline", r"is controlled by a second image.*text-to-image"),
+    ],
+)
+def test_pipelines_of_other_tasks_say_what_to_use_instead(folder, kind, message):
+    edit_index(folder, _class_name=kind)
+    with pytest.raises(ValueError, match=rf"is a {kind}, which is not supported: it {message}"):
+        load_backend(folder)
