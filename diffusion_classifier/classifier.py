@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from .backends.base import Backend
-from .backends.resolve import resolve_backend
+from .backends.resolve import Pipeline, resolve_backend
 from .estimator.fitted import FittedClassifier
 from .estimator.fitting import learn_strategies
 from .estimator.inputs import Inputs
@@ -79,7 +79,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     prompts : None, str, list of str or dict, default=None
         How labels become prompts: a template such as ``"a photo of a {}"``, a list of templates,
         or ``{label: prompt or [prompts]}``. None uses the backend's own template, with the right
-        article: "a photo of an apple".
+        article: "a photo of an apple". Networks that know classes by index take
+        ``{label: index}``.
     sampler : None, str or Sampler, default=None
         Chooses the timesteps and noise. None is ``StratifiedSampler()``, or
         ``ImportanceSampler`` with the backend's ``default_proposal`` if it has one.
@@ -145,6 +146,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Height and width at ``fit``, in pixels; None for the model's own.
     seed_ : int
         Key of the draws.
+    skipped_ : list of (int, str)
+        Images that the latest prediction skipped, with ``on_error="skip"``: index and reason.
     n_features_in_ : int
         Number of columns; set if X is a table, a data frame or flattened images.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -182,9 +185,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
 
     def __init__(
         self,
-        backend: str | os.PathLike[str] | Backend | None = None,
+        backend: str | os.PathLike[str] | Backend | Pipeline | None = None,
         *,
-        prompts: str | Sequence[str] | Mapping[Any, str | Sequence[str]] | None = None,
+        prompts: (
+            str | Sequence[str] | Mapping[Any, str | int | Sequence[str | int]] | None
+        ) = None,
         sampler: SamplerName | Sampler | None = None,
         pruner: PrunerName | Pruner | None = None,
         weighting: WeightingName | Weighting = "uniform",
@@ -340,7 +345,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         cls,
         folder: str | os.PathLike[str],
         *,
-        backend: str | os.PathLike[str] | Backend | None = None,
+        backend: str | os.PathLike[str] | Backend | Pipeline | None = None,
     ) -> Self:
         """Load a classifier that ``save`` wrote, without running code from the folder.
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import InputError, InputValueError, MissingFileError
+from ..errors import InputError, InputFileError, InputValueError, MissingFileError
 from ..utils.display import short_repr
+from ..utils.files import kind_of
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FilePath = str | os.PathLike[Any]
@@ -26,12 +27,6 @@ LONGEST_SIDE = 10**6  # pixels; resampling takes 32 bytes for each pixel of a si
 _MOST_NAMED = 5  # bad images that one error names
 _CHECK_THREADS = 8
 _FILES_PER_TASK = 64
-_KINDS = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISSOCK, "a socket"),
-)
 
 
 def check_path(path: FilePath, index: int) -> None:
@@ -40,7 +35,7 @@ def check_path(path: FilePath, index: int) -> None:
     try:
         mode = os.stat(path).st_mode
     except PermissionError as error:
-        raise InputValueError(f"{name} cannot be read: no permission.") from error
+        raise InputFileError(f"{name} cannot be read; you have no permission.") from error
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise MissingFileError(f"{name} does not exist; check the path.") from error
     if stat.S_ISDIR(mode):
@@ -49,9 +44,9 @@ def check_path(path: FilePath, index: int) -> None:
             "diffusion_classifier.datasets.load_image_folder(path).paths."
         )
     if not stat.S_ISREG(mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
-        raise InputValueError(
-            f"{name} is {kind}, not a regular file; save the image to a file, or pass a PIL image."
+        raise InputFileError(
+            f"{name} is {kind_of(mode)}, not a regular file; save the image to a file, or pass a "
+            "PIL image."
         )
 
 

@@ -99,7 +99,7 @@ class ImageSequence(Sequence[Image.Image]):
 
         Raises
         ------
-        InputValueError, MissingFileError
+        InputValueError, InputFileError
             If files cannot be read as images; the message names up to five of them.
         """
         if isinstance(self._source, list):
@@ -148,10 +148,10 @@ def read_images(X: Any, *, check: bool = True) -> ImageSequence:
         an image.
     InputValueError
         If there are no images, or an image has zero size, NaN, floats outside [0, 1], masked
-        values, or an unsupported shape or dtype, or if a path does not lead to a regular file.
-        A file that is not an image raises it when it is decoded.
-    MissingFileError
-        If a path does not exist.
+        values, or an unsupported shape or dtype, or if a path in a list is a folder. A file that is
+        not an image raises it when it is decoded.
+    InputFileError
+        If a path does not exist or leads to a device, a named pipe or a socket.
 
     Notes
     -----

@@ -31,6 +31,7 @@ _POLL = 0.005  # seconds
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _READ = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = (
+    (stat.S_ISREG, "a regular file"),
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -193,12 +194,16 @@ def check_own_folder(path: Path) -> None:
         raise NotAFolderError(f"{short_repr(str(path))} is a file; pass a folder.")
 
 
+def kind_of(mode: int) -> str:
+    """Name what a path leads to, from its mode: "a regular file", "a named pipe", ..."""
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
+
+
 def _check_kind(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
         raise InputFileError(
-            f"{short_repr(str(path))} is {kind}, not a regular file; remove it or pass another "
-            "path."
+            f"{short_repr(str(path))} is {kind_of(mode)}, not a regular file; remove it or pass "
+            "another path."
         )
 
 

@@ -19,6 +19,7 @@ from diffusion_classifier.backends import FunctionBackend, GaussianBackend
 from diffusion_classifier.datasets import load_image_folder, load_scenes
 from diffusion_classifier.errors import (
     InputError,
+    InputFileError,
     InputValueError,
     MissingFileError,
     NetworkError,
@@ -101,7 +102,7 @@ def test_fit_reads_the_headers_of_the_images_it_learns_from(paths):
 def test_a_named_pipe_is_refused_and_nothing_waits_for_it(clf, method, paths, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     X = [*paths, tmp_path / "pipe.png"]
-    with pytest.raises(InputValueError, match=r"image 12: '.*pipe\.png' is a named pipe, not"):
+    with pytest.raises(InputFileError, match=r"image 12: '.*pipe\.png' is a named pipe, not"):
         getattr(clf, method)(X)
     getattr(clf, method)(X, on_error="skip")
     assert [image for image, _ in clf.skipped_] == [12]

@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from diffusion_classifier.datasets import load_image_folder
-from diffusion_classifier.errors import InputError, InputValueError, MissingFileError
+from diffusion_classifier.errors import (
+    InputError,
+    InputFileError,
+    InputValueError,
+    MissingFileError,
+)
 from diffusion_classifier.images import read_images
 from diffusion_classifier.images.files import list_images
 from tests.support.image_examples import PIXELS, Column, pixels, save_pictures
@@ -26,20 +31,20 @@ def paths(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_named_pipe_is_refused_and_not_opened(paths, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(InputValueError, match=r"image 5: '.*pipe\.png' is a named pipe, not a"):
+    with pytest.raises(InputFileError, match=r"image 5: '.*pipe\.png' is a named pipe, not a"):
         read_images([*paths, tmp_path / "pipe.png"])
     # Also one that takes a file's place later.
     images = read_images(paths)
     paths[1].unlink()
     os.mkfifo(paths[1])
-    with pytest.raises(InputValueError, match=r"image 1: '.*1\.png' is a named pipe"):
+    with pytest.raises(InputFileError, match=r"image 1: '.*1\.png' is a named pipe"):
         images[1]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs devices")
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
 def test_a_device_is_refused(device):
-    with pytest.raises(InputValueError, match=f"image 0: '{device}' is a device"):
+    with pytest.raises(InputFileError, match=f"image 0: '{device}' is a device"):
         read_images([device])
 
 
@@ -47,7 +52,7 @@ def test_a_socket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # names of sockets are short
     with socket.socket(socket.AF_UNIX) as end:
         end.bind("s.png")
-        with pytest.raises(InputValueError, match=r"image 0: 's\.png' is a socket"):
+        with pytest.raises(InputFileError, match=r"image 0: 's\.png' is a socket"):
             read_images(["s.png"])
 
 
