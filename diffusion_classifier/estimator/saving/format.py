@@ -45,32 +45,42 @@ DEEPEST = 32  # levels of lists and objects; what fit learns and users pass take
 
 
 class Numbers(Constraint):
-    """A tensor, or an array if ``kind`` is ndarray, of a dtype and a number of axes."""
+    """A tensor, or an array if ``kind`` is ndarray, of a dtype and a number of axes.
 
-    def __init__(self, dtype: str, ndim: int, low: float = -math.inf, kind: type = Tensor) -> None:
+    Its numbers are finite and at least ``low``, or any if ``low`` is None.
+    """
+
+    def __init__(
+        self, dtype: str, ndim: int, low: float | None = -math.inf, kind: type = Tensor
+    ) -> None:
         self.dtype, self.ndim, self.low, self.kind = dtype, ndim, low, kind
 
     def allows(self, value: Any) -> bool:
         if not isinstance(value, self.kind):
             return False
-        assert isinstance(value, Tensor | np.ndarray)
-        if value.ndim != self.ndim or str(value.dtype).removeprefix("torch.") != self.dtype:
+        numbers = torch.as_tensor(value)
+        if numbers.ndim != self.ndim or _dtype(numbers) != self.dtype:
             return False
-        return self.low == -math.inf or bool(
-            torch.isfinite(torch.as_tensor(value)).all() and (value >= self.low).all()
-        )
+        if self.low is None:
+            return True
+        return bool((numbers.isfinite() & (numbers >= self.low)).all())
 
     def problem(self, name: str, value: Any) -> str | None:
         if self.allows(value):
             return None
         found = type(value).__name__
         if isinstance(value, Tensor | np.ndarray):
-            found = f"{value.dtype} of shape {tuple(value.shape)}"
+            found = f"{_dtype(value)} of shape {tuple(value.shape)}"
         return f"{name} ({found}) must be {self}."
 
     def __str__(self) -> str:
-        low = "" if self.low == -math.inf else f", finite and at least {self.low:g}"
-        return f"{self.dtype} with {self.ndim} axes{low}"
+        low = "" if self.low in (None, -math.inf) else f" and at least {self.low:g}"
+        finite = "" if self.low is None else f", finite{low}"
+        return f"{self.dtype} with {self.ndim} {'axis' if self.ndim == 1 else 'axes'}{finite}"
+
+
+def _dtype(value: Tensor | np.ndarray) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 class Labels(Constraint):
@@ -169,7 +179,7 @@ LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or
         "scale_": Numbers("float64", 1, low=0, kind=np.ndarray),
         "means_": Numbers("float64", 3),
         "variances_": Numbers("float64", 3, low=0),
-        "log_weights_": Numbers("float64", 2),
+        "log_weights_": Numbers("float64", 2, low=None),  # -inf for a weight of 0
         "latent_rotation_": Numbers("float64", 2) | None,
         "class_rotations_": Numbers("float64", 3) | None,
     },
@@ -182,7 +192,7 @@ def check_keys(name: str, entries: Any, known: Collection[str]) -> None:
 
 
 def check_learned(name: str, owner: Any, learned: Any) -> None:
-    """Check what a strategy or backend learned against the list of its class.
+    """Check what a strategy or backend learned: nothing, or all that the list of its class has.
 
     A backend of a class from outside this package may have any attributes of its own that end in
     an underscore.
@@ -194,10 +204,10 @@ def check_learned(name: str, owner: Any, learned: Any) -> None:
     """
     cls = type(owner)
     if cls.__module__.partition(".")[0] == FORMAT:
-        table = {
-            k: v for base, of in LEARNED.items() if issubclass(cls, base) for k, v in of.items()
-        }
-        return check_entries(name, learned, table, optional=tuple(table))
+        table: dict[str, Constraint] = {}
+        for base, of_base in LEARNED.items():
+            table |= of_base if issubclass(cls, base) else {}
+        return check_entries(name, learned, table if learned else {})
     for key in learned:
         method = callable(getattr(cls, key, None))
         if method or not key.isidentifier() or key.startswith("_") or not key.endswith("_"):
@@ -233,35 +243,48 @@ def check_fitted(fitted: Mapping[str, Any], backend: Backend) -> None:
     labels, prompts, condition = (fitted[key] for key in ("classes_", "prompts_", "_condition"))
     if list(prompts) != labels.tolist():
         raise InputValueError("fitted.prompts_ must name the labels of fitted.classes_, in order.")
-    counts = fitted["_scoring"].class_of.bincount(minlength=len(labels)).tolist()
+    scoring = fitted["_scoring"]
+    if int(scoring.class_of.max()) >= len(labels):
+        raise InputValueError(f"fitted._scoring.class_of must be below {len(labels)}.")
+    counts = scoring.class_of.bincount(minlength=len(labels)).tolist()
     if [len(of_class) for of_class in prompts.values()] != counts:
         raise InputValueError("fitted._scoring.class_of does not fit the prompts of each label.")
     if len(condition) != sum(counts):
         raise InputValueError(
             f"fitted._condition has {len(condition)} rows for {sum(counts)} prompts."
         )
-    log_prior = fitted["_scoring"].log_prior
-    if len(log_prior) != len(labels) or abs(float(log_prior.logsumexp(0))) > 1e-6:
+    total = float(scoring.log_prior.exp().sum())
+    if len(scoring.log_prior) != len(labels) or abs(total - 1) > 1e-6:
         raise InputValueError(
             f"fitted._scoring.log_prior must be {len(labels)} logarithms of probabilities that sum "
             "to 1."
         )
     if isinstance(backend, MixtureBackend):
-        _check_components(backend, labels, condition, counts)
+        _check_components(backend, labels)
+        expected = backend.encode_classes(np.repeat(labels, counts).tolist(), [])["class_index"]
+        found = condition.tensors.get("class_index")
+        if found is None or found.dtype != expected.dtype or not torch.equal(found, expected):
+            raise InputValueError("fitted._condition.class_index does not fit the labels.")
 
 
-def _check_components(
-    backend: MixtureBackend, labels: Any, condition: Conditioning, counts: list[int]
-) -> None:
-    """Raise unless an exact backend's parameters have one size and its conditions are classes."""
-    try:
-        row = np.zeros((1, len(backend.center_)))
-        good = backend.log_likelihood(row).shape == (1, len(labels))
-        expected = backend.encode_classes(np.repeat(labels, counts).tolist(), [])
-        good &= torch.equal(condition["class_index"], expected["class_index"])
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InputValueError(
-            "backend.learned holds parameters that do not fit together or do not fit the labels."
-        ) from error
-    if not good:
-        raise InputValueError("backend.learned and fitted._condition do not fit the labels.")
+def _check_components(backend: MixtureBackend, labels: Any) -> None:
+    """Raise unless all that an exact backend learned has one number of classes and features."""
+    if not np.array_equal(getattr(backend, "classes_", []), labels):
+        raise InputValueError("backend.learned.classes_ must be the labels of fitted.classes_.")
+    n_components, n_features = backend.means_.shape[1], len(backend.center_)
+    sizes = (len(labels), n_components, n_features)
+    shapes = {
+        "scale_": {(n_features,)},
+        "means_": {sizes},
+        "variances_": {(k, m, n_features) for k in (1, sizes[0]) for m in (1, sizes[1])},
+        "log_weights_": {sizes[:2]},
+        "latent_rotation_": {(n_features, n_features)},
+        "class_rotations_": {(sizes[0], n_features, n_features)},
+    }
+    for name, known in shapes.items():
+        value = getattr(backend, name)
+        if value is not None and tuple(value.shape) not in known:
+            raise InputValueError(
+                f"backend.learned.{name} has shape {tuple(value.shape)}, which does not fit "
+                f"{sizes[0]} classes of {n_components} components and {n_features} features."
+            )
