@@ -202,6 +202,10 @@ def skip_layer(pipeline):
     apply_layer_skip(pipeline.unet, LayerSkipConfig(indices=[0], fqn=block))
 
 
+def free_u(pipeline):
+    pipeline.enable_freeu(s1=0.5, s2=0.5, b1=1.5, b2=1.5)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -212,6 +216,7 @@ def skip_layer(pipeline):
         edit_autoencoder,
         edit_configuration,
         skip_layer,
+        free_u,
     ],
 )
 def test_what_changes_in_a_network_after_fit_is_refused(clf, change, tmp_path):

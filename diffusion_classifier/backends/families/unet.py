@@ -61,12 +61,15 @@ class StableDiffusion(Family):
                 "conditions, or wrap the network with a FunctionBackend."
             )
         encoders = [getattr(pipeline, name) for name in self.text_encoders]  # None: freed
-        given = [encoder and getattr(encoder.config, "hidden_size", None) for encoder in encoders]
+        known = all(
+            hasattr(getattr(encoder, "config", None), "hidden_size") for encoder in encoders
+        )
         width = config.cross_attention_dim
-        if isinstance(width, int) and None not in given and sum(given) != width:
+        given = sum(encoder.config.hidden_size for encoder in encoders) if known else width
+        if isinstance(width, int) and given != width:
             raise InputValueError(
-                f"the UNet reads text of width {width}, but the text encoders give {sum(given)}: "
-                "it belongs to another model (such as the refiner of SDXL); use the base model's."
+                f"the UNet reads text of width {width}, but the text encoders give {given}: it "
+                "belongs to another model (such as the refiner of SDXL); use the base model's."
             )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:

@@ -1,6 +1,6 @@
 """What makes the networks of a pipeline another model than their configuration says.
 
-Adapters that take effect, layers that hooks skip, and weights that changed in place. A pipeline to
+Adapters that take effect, skipped layers, FreeU, and weights that changed in place. A pipeline to
 which none of this happened has no changes, whatever its weights: they belong to its name.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from .adapters import Adapters
-from .usable import other_hooks
+from .usable import other_settings
 from .weights import WeightSample, first_seen, own_weights
 
 Baseline = dict[str, WeightSample | None]
@@ -40,7 +40,7 @@ def changes(pipeline: Any, names: Iterable[str], baseline: Baseline) -> dict[str
     for name, network in networks(pipeline, names):
         adapters, weights = Adapters.of(network), WeightSample.of(own_weights(network))
         parts = [f"adapter {adapter}" for adapter in adapters.active]
-        parts += [f"hook {hook}" for hook in other_hooks(network)]
+        parts += other_settings(network)
         # a text encoder may have been loaded after the backend was made
         before = baseline[name] if name in baseline else first_seen(network)
         fused = _is_fused(pipeline, name, adapters)

@@ -64,15 +64,19 @@ def check_usable(name: str, network: nn.Module) -> None:
             )
 
 
-def other_hooks(network: nn.Module) -> list[str]:
-    """Names of diffusers' hooks that change what a network computes, such as skipped layers."""
-    names = {
-        hook_name
-        for module in network.modules()
-        for hook_name, hook in _hooks(module).items()
-        if type(hook).__module__.rpartition(".")[2] not in PLACEMENT
-    }
-    return sorted(names)
+def other_settings(network: nn.Module) -> list[str]:
+    """Describe what else changes a network's output: skipped layers and other hooks, FreeU."""
+    found = set()
+    for module in network.modules():
+        found |= {
+            f"hook {hook_name}"
+            for hook_name, hook in _hooks(module).items()
+            if type(hook).__module__.rpartition(".")[2] not in PLACEMENT
+        }
+        freeu = [vars(module).get(name) for name in ("s1", "s2", "b1", "b2")]
+        if None not in freeu:
+            found.add(f"FreeU {freeu}")
+    return sorted(found)
 
 
 def _hooks(module: nn.Module) -> dict[str, Any]:

@@ -17,8 +17,19 @@ import torch
 from torch import Tensor, nn
 
 N_ELEMENTS = 16  # most elements that are read of a tensor
-# Rounding to half precision (bfloat16 keeps 8 bits, float16 ends at 2^-24) is no change.
-RELATIVE_ROUNDING, SMALLEST_HALF = 2**-8, 2**-24
+# Rounding to half precision, even to float16 and then to bfloat16, is no change: float16 has 11
+# bits down to 2^-24, bfloat16 has 8.
+RELATIVE_ROUNDING, SMALLEST_HALF = 2**-8 + 2**-10, 2**-24
+READABLE = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.int8,
+    torch.uint8,
+)
 WRAPPERS = ("base_layer", "_orig_mod")  # of an adapter's layer, and of torch.compile
 
 
@@ -99,8 +110,9 @@ def own_weights(network: nn.Module, path: str = "") -> Iterator[tuple[str, Tenso
         if parameter is not None:
             yield path + name, parameter
     for name in WRAPPERS:
-        if name in network._modules:
-            yield from own_weights(network._modules[name], path)
+        wrapped = network._modules.get(name)
+        if wrapped is not None:
+            yield from own_weights(wrapped, path)
             return
     for name, child in network._modules.items():
         if child is not None:
@@ -110,7 +122,7 @@ def own_weights(network: nn.Module, path: str = "") -> Iterator[tuple[str, Tenso
 def _is_plain(tensor: Tensor) -> bool:
     """Whether elements can be read: not on the meta device, not quantised by a tensor class."""
     plain = type(tensor) is Tensor and tensor.layout is torch.strided
-    return plain and not (tensor.is_meta or tensor.is_complex() or tensor.is_quantized)
+    return plain and not tensor.is_meta and tensor.dtype in READABLE
 
 
 def _points(tensor: Tensor) -> Tensor:
