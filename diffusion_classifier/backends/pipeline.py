@@ -40,6 +40,10 @@ class DiffusersBackend(Backend):
     Its scheduler is read once, when the backend is made, and only for the way noise was added in
     training; the scheduler's class does not matter.
 
+    Change the pipeline before ``fit``. A classifier refuses to predict once adapters, their scales,
+    weights or configurations have changed; dtype, device, memory format and compilation may change.
+    Step caches (``enable_cache``) are always refused, as they make errors depend on earlier calls.
+
     Copies and clones share the weights. A pickle of a backend made by :meth:`from_pretrained`
     holds the folder or Hub id; the weights are loaded again on first use, once per process.
 
@@ -269,8 +273,9 @@ from_pretrained('owner/model').
         Raises
         ------
         InputValueError
-            If a class-conditional model has no class of that name or index, or the text encoders
-            were freed and cannot be loaded again.
+            If a class-conditional model has no class of that name or index, the text encoders
+            were freed and cannot be loaded again, or the pipeline cannot be used as it is now (see
+            :meth:`identity`).
 
         Warns
         -----
