@@ -223,10 +223,16 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         seed of the draws, and the network's name, revision and configuration hash.
         A ``random_state`` that is a RandomState instance is not saved.
 
+        The folder can be loaded at any moment: until the new save is complete, it holds the
+        earlier one. An interrupted save (a full disk, Ctrl-C, a killed process) changes nothing;
+        what it leaves behind is removed by the next save. Processes that save to the same folder
+        take turns, except on Windows.
+
         Parameters
         ----------
         folder : str or path-like
-            Created if it does not exist. An earlier save in it is overwritten.
+            Created if it does not exist. An earlier save in it is replaced. Neither it nor a file
+            in it may be a symbolic link.
 
         Raises
         ------
@@ -234,9 +240,14 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             If ``fit`` was not called.
         FolderInUseError, NotAFolderError
             If the folder holds other files than an earlier save, or is a file.
+        InputFileError
+            If the folder or a file in it is a symbolic link, or cannot be written.
         InputTypeError
             If a parameter is an instance of a class from outside this package: loading would have
             to run that class's code.
+        InputValueError
+            If the network has changed since ``fit``, or an attribute whose name ends in an
+            underscore was added that ``fit`` does not set.
 
         Examples
         --------

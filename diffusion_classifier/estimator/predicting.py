@@ -138,13 +138,26 @@ class Predictor:
     def table(
         self, X: Any, table: ErrorTable | None = None, on_error: str = "raise"
     ) -> ErrorTable:
-        """Race the images in X and return all errors."""
+        """Race the images in X and return all errors.
+
+        What is raised on the way, also by Ctrl-C, carries the errors of the images that finished
+        before: an ErrorTable, or None, as its attribute ``partial``.
+        """
         setup = replace(self.setup, alpha=promised_alpha(self.pruner))
-        with self.race(X, table, on_error) as (results, n_images, tape, skipped):
-            found = list(results)
-            if len(skipped) == n_images:
-                raise InputValueError(f"no image can be read; the first: {skipped[0]}")
-            return ErrorTable.from_results(found, tape, setup, skipped.items())
+        finished: dict[int, Result] = {}
+        race: Race | None = None
+        try:
+            with self.race(X, table, on_error) as race:
+                for result in race.results:
+                    finished[result.image] = result
+                if len(race.skipped) == race.n_images:
+                    raise InputValueError(f"no image can be read; the first: {race.skipped[0]}")
+                skipped = race.skipped.items()
+                return ErrorTable.from_results(finished.values(), race.tape, setup, skipped)
+        except BaseException as error:
+            partial = _finished_part(finished, race, setup, table)
+            error.partial = partial  # type: ignore[attr-defined]
+            raise
 
     def log_posterior(
         self, X: Any, on_error: str = "raise"
@@ -175,6 +188,29 @@ class Predictor:
                 row = result.errors, tape.timesteps, tape.density, result.active
                 log_posterior[result.image] = scoring.log_posterior_of(*row)
             return log_posterior, sorted(skipped.items())
+
+
+def _finished_part(
+    finished: Mapping[int, Result],
+    race: Race | None,
+    setup: RecordSetup,
+    earlier: ErrorTable | None,
+) -> ErrorTable | None:
+    """Make the table of a race that did not end; None if no image finished.
+
+    Images of an earlier table of the same race count as finished.
+    """
+    if race is None:
+        return None
+    results = dict(finished)
+    is_same = earlier is not None and earlier.setup.difference(setup) is None
+    if earlier is not None and is_same and len(earlier.timesteps) <= race.tape.n_draws:
+        results = {result.image: result for result in earlier.results()} | results
+    results = {image: result for image, result in results.items() if image not in race.skipped}
+    if not results:
+        return None
+    skipped = [item for item in race.skipped.items() if item[0] < max(results)]
+    return ErrorTable.from_results(results.values(), race.tape, setup, skipped)
 
 
 def _readable(images: Iterable[int], engine: Engine, skipped: Mapping[int, str]) -> Iterator[int]:

@@ -25,8 +25,8 @@ class RecordedErrors:
     Parameters
     ----------
     errors : Tensor of shape (N, P, J)
-        Recorded errors of the first J draws; NaN where missing. For each image and prompt, only
-        the errors before the first NaN are used.
+        Recorded errors of the first N images and J draws; NaN where missing. For each image and
+        prompt, only the errors before the first NaN are used.
     source : ErrorSource, optional
         Computes missing errors. Without it, a missing error raises.
     on_recorded : callable, optional
@@ -93,7 +93,11 @@ class RecordedErrors:
         """Return a request's errors [A, J], NaN where not recorded, and its first draw's index."""
         start = self._taken.get(request.image, 0)
         self._taken[request.image] = start + request.n_draws
-        known = self._errors[request.image, request.prompts, start : start + request.n_draws]
+        stop = start + request.n_draws
+        if request.image < len(self._errors):
+            known = self._errors[request.image, request.prompts, start:stop]
+        else:
+            known = self._errors.new_empty((len(request.prompts), 0))
         if known.shape[1] == request.n_draws:
             return known, start
         answer = known.new_full((len(known), request.n_draws), torch.nan)

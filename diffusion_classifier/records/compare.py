@@ -37,24 +37,24 @@ def comparable_errors(
     Returns
     -------
     Tensor of shape (N, P, J)
-        NaN for prompts that were not recorded.
+        Errors of the first N images; NaN for prompts that were not recorded.
 
     Raises
     ------
     InputTypeError
         If ``table`` is not an ErrorTable.
     InputValueError
-        If the number of images, the draws, the network, the image format or the loss differ, or,
-        with ``class_by_position``, the classes.
+        If the table holds more images than X, or the draws, the network, the image format or the
+        loss differ, or, with ``class_by_position``, the classes.
     """
     if not isinstance(table, ErrorTable):
         raise InputTypeError(
             f"table is of type {type(table).__name__}; pass the ErrorTable that errors(X) returned."
         )
-    if len(table) != n_images:
+    if len(table) > n_images:
         raise InputValueError(
             f"the table holds {len(table)} images, but X holds {n_images}; pass the images that "
-            "the table was recorded on, in the same order."
+            "the table was recorded on, in the same order. More images may follow them."
         )
     if table.seed != asked.seed:
         raise InputValueError(
@@ -72,7 +72,7 @@ def comparable_errors(
         )
     recorded = {prompt: p for p, prompt in enumerate(table.prompts)}
     n_draws = table.errors.shape[2]
-    errors = torch.full((n_images, len(asked.prompts), n_draws), torch.nan)
+    errors = torch.full((len(table), len(asked.prompts), n_draws), torch.nan)
     for p, prompt in enumerate(asked.prompts):
         if prompt in recorded:
             errors[:, p] = torch.as_tensor(table.errors[:, recorded[prompt]])

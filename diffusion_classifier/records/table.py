@@ -227,6 +227,13 @@ class ErrorTable(SharedSettings):
         for errors, active in zip(self.errors, self.active, strict=True):
             yield torch.as_tensor(errors), timesteps, density, torch.as_tensor(active)
 
+    def results(self) -> Iterator[Result]:
+        """Yield the results of all images but those skipped."""
+        skipped = dict(self.skipped)
+        for image, (errors, _, _, active) in enumerate(self.rows()):
+            if image not in skipped:
+                yield Result(image, errors, active)
+
     def check_answers(self, asked: RecordSetup) -> None:
         """Raise unless a classifier can predict from this table.
 
