@@ -1,12 +1,25 @@
-"""Cost estimates of predictions: the maximum number of evaluations, and their measured time."""
+"""Cost estimates of predictions: the maximum number of evaluations, and their measured time.
+
+Recorded errors are not paid again. Each recorded image races on them as far as they go. If the race
+ends, it costs nothing. Otherwise it costs at most the maximum, less the errors that it found.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..pruners.base import NoPruning
+import torch
+from torch import Tensor
+
+from ..pruners.base import NoPruning, Pruner
+from ..race.loop import run_race
+from ..race.recorded import RecordedErrors
+from ..race.source import Request
+from ..records.compare import comparable_errors
+from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
 from ..utils.validation import check_positive_integer
 from .predicting import Predictor
@@ -29,17 +42,23 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def estimate_cost(predictor: Predictor, n_images: int) -> Cost:
-    """Estimate the cost of predicting ``n_images`` images.
+def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None = None) -> Cost:
+    """Estimate the cost of predicting ``n_images`` images, if a table holds some of the errors.
 
     The time is measured on a short race over a grey image, after one run to warm up.
 
     Raises
     ------
     InputValueError
-        If ``n_images`` is not a positive integer.
+        If ``n_images`` is not a positive integer, or the table cannot be used.
     """
-    evaluations = check_positive_integer("n_images", n_images) * predictor.max_evaluations()
+    n_images = check_positive_integer("n_images", n_images)
+    if table is None:
+        evaluations = n_images * predictor.max_evaluations()
+    else:
+        evaluations = _missing_evaluations(predictor, n_images, table)
+    if not evaluations:
+        return Cost(0, 0.0)
     n_prompts = len(predictor.condition)
     rows = _PROBE_ROWS
     if isinstance(predictor.batch_size, int):
@@ -52,3 +71,76 @@ def estimate_cost(predictor: Predictor, n_images: int) -> Cost:
             list(results)
         seconds = time.perf_counter() - start
     return Cost(evaluations, seconds / (n_draws * n_prompts) * evaluations)
+
+
+def _missing_evaluations(predictor: Predictor, n_images: int, table: ErrorTable) -> int:
+    """Return the maximum number of evaluations of images whose first ones were recorded."""
+    setup, tape = predictor.setup, predictor.tape()
+    most = predictor.max_evaluations(tape)
+    recorded = comparable_errors(
+        table,
+        setup,
+        n_images=n_images,
+        tape=tape,
+        class_by_position=predictor.inputs.backend.class_by_position,
+    )
+    unknown = _Unknown(recorded.shape[1])
+    source, pruner = RecordedErrors(recorded, unknown), _UntilUnknown(predictor.pruner)
+    total = (n_images - len(table)) * most
+    for result in run_race(source, tape, pruner, setup.scoring, range(len(table))):
+        if result.image in unknown.images:
+            total += most - result.n_evaluations
+    return total
+
+
+class _Unknown:
+    """Source of errors that were not recorded: it answers NaN, and notes the images.
+
+    Parameters
+    ----------
+    n_prompts : int
+    """
+
+    rows_wanted = 2**18
+
+    def __init__(self, n_prompts: int) -> None:
+        self.n_prompts = n_prompts
+        self.images: set[int] = set()
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
+        self.images.update(request.image for request in requests)
+        return [torch.full((len(r.prompts), r.n_draws), torch.nan) for r in requests]
+
+    def release(self, image: int) -> None:
+        """Do nothing."""
+
+
+class _UntilUnknown(Pruner):
+    """Prune as another pruner does, and end a race whose errors are not all known.
+
+    Parameters
+    ----------
+    pruner : Pruner
+    """
+
+    def __init__(self, pruner: Pruner) -> None:
+        self.pruner = pruner
+        self.max_draws = pruner.max_draws
+
+    def next_look(self, n_draws: int) -> int:
+        return self.pruner.next_look(n_draws)
+
+    def select(
+        self,
+        contributions: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+        class_of: Tensor | None = None,
+    ) -> Tensor:
+        known = ~(contributions.isnan().any(2) & active).any(1)
+        kept = active & (active.cumsum(1) == 1)  # a single one: the race is decided
+        if bool(known.any()):
+            kept[known] = self.pruner.select(
+                contributions[known], active[known], round_of, class_of
+            )
+        return kept

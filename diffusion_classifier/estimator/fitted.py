@@ -159,10 +159,10 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         full : bool, default=False
             Whether to evaluate every prompt on every draw of the budget instead of pruning.
         table : ErrorTable, optional
-            Errors recorded earlier, for other labels or fewer draws, on the same images in the
-            same order (only their number is checked), with the same network, loss, sampler and
-            integer ``random_state``. Only errors missing from it are computed; the result is the
-            same as without it.
+            Errors recorded earlier, for other labels or fewer draws, on the first images of X in
+            the same order (the images themselves are not compared), with the same network, loss,
+            sampler and integer ``random_state``. Only errors missing from it are computed; the
+            result is the same as without it.
         on_error : {"raise", "skip"}, default="raise"
             See ``predict``. Skipped images have no errors, and are listed in ``skipped`` of the
             table and in ``skipped_``.
@@ -175,8 +175,21 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputValueError
-            If the number of images, the draws, the network or the loss of ``table`` differ, or
-            every image is skipped.
+            If ``table`` holds more images than X, or its draws, network or loss differ, or every
+            image is skipped.
+
+        Notes
+        -----
+        Whatever is raised during the race, Ctrl-C included, has the errors of the images that
+        finished before as its attribute ``partial``: an ErrorTable, or None. Images before the
+        last finished one whose races did not end are listed in its ``skipped``. With
+        ``table=error.partial`` a second call completes the work::
+
+            try:
+                table = clf.errors(X)
+            except KeyboardInterrupt as error:
+                partial = error.partial
+            table = clf.errors(X, table=partial)
         """
         predictor = self._predictor()
         if full:
@@ -185,13 +198,15 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         self._note_skipped(found.skipped)
         return found
 
-    def estimate_cost(self, n_images: int) -> Cost:
+    def estimate_cost(self, n_images: int, table: ErrorTable | None = None) -> Cost:
         """Estimate the maximum cost of predicting ``n_images`` images.
 
         Parameters
         ----------
         n_images : int
             Number of images.
+        table : ErrorTable, optional
+            Errors recorded earlier, as for ``errors``. They are not counted again.
 
         Returns
         -------
@@ -204,7 +219,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             If ``fit`` was not called.
         InputValueError
-            If ``n_images`` is not a positive integer.
+            If ``n_images`` is not a positive integer, or ``table`` does not fit; see ``errors``.
 
         Examples
         --------
@@ -214,7 +229,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         >>> clf.fit(None, ["three", "five", "eight"]).estimate_cost(1000).evaluations
         40000
         """
-        return estimate_cost(self._predictor(), n_images)
+        return estimate_cost(self._predictor(), n_images, table)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the fitted classifier as JSON and safetensors, without the network.

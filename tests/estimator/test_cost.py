@@ -124,7 +124,7 @@ def test_labels_must_be_a_list(make, y):
 
 def test_labels_of_mixed_types_are_refused(make):
     with pytest.raises(ValueError, match="must all be of one type"):
-        make(["cat", None])
+        make(["cat", 1])
 
 
 def test_a_later_image_of_another_size_is_named(make):
@@ -153,3 +153,38 @@ def test_padding_decodes_no_image_twice(make):
     images = Counting()
     make(["cat", "dog"], pruner=NoPruning(2), batch_size=8).predict(images)
     assert images.decoded <= 2  # one to encode; one to look at, perhaps
+
+
+def test_recorded_errors_are_not_paid_again(make):
+    clf = make(pruner=StagedPruner((4,), (2,), max_draws=8))  # 4 * 4 + 4 * 2 each
+    table = clf.errors(IMAGES)
+    assert clf.estimate_cost(3, table=table) == (0, 0.0)
+    assert clf.estimate_cost(5, table=table).evaluations == 2 * 24
+    assert clf.estimate_cost(5, table[:1]).evaluations == 4 * 24
+    assert clf.estimate_cost(5).evaluations == 5 * 24
+
+
+def test_the_estimate_with_a_table_is_never_exceeded(make):
+    few = make(["cat", "dog", "eel"], pruner=StagedPruner((2,), (1,), max_draws=4))
+    table = few.errors(IMAGES)  # one survivor each; the others have two draws
+    for pruner in (NoPruning(8), StagedPruner((4,), (2,), max_draws=8)):
+        clf = make(pruner=pruner)
+        scratch = clf.errors(IMAGES)
+        known = np.full(scratch.errors.shape, np.nan)
+        known[:, :3, : table.errors.shape[2]] = table.errors
+        n_paid = (~np.isnan(scratch.errors) & np.isnan(known)).sum()
+        cost = clf.estimate_cost(3, table=table)
+        assert n_paid <= cost.evaluations < clf.estimate_cost(3).evaluations
+        assert cost.seconds > 0
+        if isinstance(pruner, NoPruning):
+            assert cost.evaluations == n_paid
+
+
+def test_a_table_of_more_images_or_another_seed_is_no_estimate(make):
+    clf = make(pruner=NoPruning(4))
+    table = clf.errors(IMAGES)
+    with pytest.raises(ValueError, match="the table holds 3 images, but X holds 2"):
+        clf.estimate_cost(2, table=table)
+    clf.set_params(random_state=1).fit(None, LABELS)
+    with pytest.raises(ValueError, match="seed"):
+        clf.estimate_cost(3, table=table)
