@@ -10,7 +10,8 @@ user's data, for error messages.
     4096 ... 65535         16-bit values, 65535 is white
     others                 an error: a mask, 10 or 12 bits, or values beyond 16 bits
 
-Files in PPM format have 16-bit values whatever their largest, because Pillow scales them so.
+Files in PPM format have 16-bit values whatever their largest, because Pillow scales them so. In
+TIFF files of 12 bits 4095 is white.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..errors import InputTypeError, InputValueError
 from .files import check_path, check_size, naming_errors, opened
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+_BITS_PER_SAMPLE = 258  # a tag of TIFF files
 ROUNDING = 1e-5  # tolerance for floats that rounding errors moved outside [0, 1]
 
 
@@ -149,6 +151,9 @@ def _decode(item: Any, index: int) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Decode an image and apply its EXIF orientation."""
     upright = ImageOps.exif_transpose(image)
+    if getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,):  # left in 0 ... 4095
+        values = np.asarray(upright) * (65535 / 4095)
+        return Image.fromarray(np.rint(values).astype(np.uint16))
     if upright.mode == "F" or upright.mode.startswith("I"):
         upright.format = image.format  # Pillow forgets it
         return upright

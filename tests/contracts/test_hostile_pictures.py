@@ -372,6 +372,13 @@ def test_masked_tables_are_refused():
 
 # ------------------------------------------------------------------ anything at all
 
+FUZZ = settings(
+    max_examples=250,
+    deadline=10_000,  # milliseconds for one picture, on a busy machine
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "PCX", "TGA", "SGI", "MPO")
 MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I", "I;16", "F", "YCbCr")
 
@@ -405,12 +412,7 @@ def assert_read_or_refused(X):
         assert len(str(error)) < 1000
 
 
-@settings(
-    max_examples=250,
-    deadline=2000,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@FUZZ
 @given(content=files() | st.binary(max_size=200))
 def test_any_file_is_read_or_refused(content, tmp_path):
     path = tmp_path / "picture.png"
@@ -445,7 +447,7 @@ ITEMS = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=2000, print_blob=True, suppress_health_check=list(HealthCheck))
+@FUZZ
 @given(X=arrays() | st.lists(ITEMS, max_size=3) | ITEMS)
 def test_any_x_is_read_or_refused(X):
     assert_read_or_refused(X)

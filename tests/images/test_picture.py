@@ -1,6 +1,7 @@
 """Every picture becomes canonical RGB; what is no picture is named and explained."""
 
 import pathlib
+import struct
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,18 @@ def test_16_bit_pictures_keep_their_scale_when_they_are_dark(mode):
 def test_a_pgm_file_of_more_than_8_bits_has_the_scale_of_its_header(white, value, grey, tmp_path):
     (tmp_path / "a.pgm").write_text(f"P2 2 1 {white} {value} {value}")
     assert pixels(read_images([tmp_path / "a.pgm"])[0])[0, 0, 0] == grey
+
+
+def test_a_tiff_file_of_12_bits_is_white_at_4095(tmp_path):
+    data = bytes.fromhex("000 7FF 800 FFF".replace(" ", ""))
+    entries = {  # width, height, bits, no compression, 0 is black, offset, channels, rows, bytes
+        256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 122, 277: 1, 278: 1, 279: len(data),
+    }  # fmt: skip
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    (tmp_path / "a.tif").write_bytes(header + tags + bytes(4) + data)
+    image = read_images([tmp_path / "a.tif"])[0]
+    assert pixels(image)[0, :, 0].tolist() == [0, 127, 128, 255]
 
 
 def test_a_picture_of_floats_is_read_from_0_to_1_only():
