@@ -349,9 +349,15 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     ) -> Self:
         """Load a classifier that ``save`` wrote, without running code from the folder.
 
+        Only the keys and types that ``save`` writes are accepted, and no option reaches the loader
+        of the network apart from its place, dtype and device. The checksums in the folder detect
+        damage. They do not authenticate: whoever edits a folder can compute them again, choose
+        other prompts or classes, and name another local folder or Hub id to load weights from.
+
         Parameters
         ----------
         folder : str or path-like
+            Its files must be regular files, not symbolic links.
         backend : None, str, path-like or Backend, default=None
             The network. Needed if it was created in memory or has moved; None loads it from its
             saved location.
@@ -365,9 +371,22 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         ------
         MissingFileError
             If a saved file is missing.
+        DamagedFileError
+            If a file was edited or damaged, is not as ``save`` writes it, or has a format version
+            that is not supported. The message names the entry.
+        InputFileError
+            If a file is a symbolic link, a named pipe or a device, or the network cannot be loaded.
         InputValueError
-            If a file was edited, the format version is not supported, or the network differs: its
-            configuration or, without ``backend``, its name or revision.
+            If the network differs: its configuration or, without ``backend``, its name or revision.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from diffusion_classifier import DiffusionClassifier
+        >>> folder = tempfile.mkdtemp()
+        >>> DiffusionClassifier(random_state=0).fit(None, ["one", "two"]).save(folder)
+        >>> DiffusionClassifier.load(folder).classes_.tolist()
+        ['one', 'two']
         """
         saved = read_classifier(folder, cls().get_params(deep=False), backend)
         clf = cls(**saved.parameters)
