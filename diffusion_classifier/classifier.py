@@ -11,7 +11,6 @@ noise (t, eps); the same draws serve all classes and images. This module holds t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from .estimator.fitting import learn_strategies
 from .estimator.inputs import Inputs
 from .estimator.labels import find_classes, warn_of_alike, warn_of_numbers
 from .estimator.parameters import ClassifierParameters
-from .estimator.prompts import make_prompts
+from .estimator.prompts import Prompts, make_prompts
 from .estimator.saving import read_classifier, refusing
 from .estimator.settings import PictureFormat, check_variance
 from .images.latents import Latents
@@ -187,9 +186,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         self,
         backend: str | os.PathLike[str] | Backend | Pipeline | None = None,
         *,
-        prompts: (
-            str | Sequence[str] | Mapping[Any, str | int | Sequence[str | int]] | None
-        ) = None,
+        prompts: Prompts = None,
         sampler: SamplerName | Sampler | None = None,
         pruner: PrunerName | Pruner | None = None,
         weighting: WeightingName | Weighting = "uniform",

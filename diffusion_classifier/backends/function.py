@@ -182,7 +182,10 @@ class FunctionBackend(Backend):
     def identity(self) -> dict[str, Any]:
         """Identify the model; the hash also covers ``classes`` and ``input_shape``."""
         identity = super().identity()
-        stated = {"classes": list(number_names(self.classes)), "input_shape": self.input_shape}
+        stated = {
+            "classes": list(number_names(self.classes)),
+            "input_shape": [int(length) for length in self.input_shape or ()],
+        }
         if any(stated.values()):
             content = identity["config_sha256"] + repr(stated)
             identity["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()

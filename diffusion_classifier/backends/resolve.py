@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from sklearn.base import clone
@@ -17,6 +17,14 @@ from .embedded import load_embedded
 from .loading.cache import cached
 from .loading.origin import EMBEDDED, Origin, resolve_name
 from .pipeline import DiffusersBackend
+
+
+class Pipeline(Protocol):
+    """A diffusers pipeline as type checkers see it; diffusers itself is not imported."""
+
+    @property
+    def components(self) -> dict[str, Any]: ...
+
 
 ALLOWED = "None, the path or Hub id of a diffusers model, a pipeline or a Backend"
 SHIPPED = {EMBEDDED: load_embedded}  # loaders of the models in this package, by name
@@ -50,7 +58,7 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
 
 def wrap_pipeline(backend: Any) -> Any:
     """Return a diffusers pipeline as a DiffusersBackend, and anything else as it is."""
-    bases = type(backend).__mro__  # diffusers itself is not imported
+    bases = type(backend).__mro__
     is_pipeline = any(cls.__name__ == "DiffusionPipeline" for cls in bases)
     return DiffusersBackend(backend) if is_pipeline else backend
 

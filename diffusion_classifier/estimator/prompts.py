@@ -32,10 +32,12 @@ _AN = re.compile(
     r"|heir|hones|honou?r|hour|8|1[18](?!\d)"
 )
 
+Prompts = str | Sequence[str] | Mapping[Any, str | int | Sequence[str | int]] | None
+
 
 def make_prompts(
     labels: Sequence[Any] | np.ndarray,
-    prompts: str | Sequence[str] | Mapping[Any, str | Sequence[str]] | None,
+    prompts: Prompts,
     default_template: str,
     *,
     indices: bool = False,

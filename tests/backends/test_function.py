@@ -251,6 +251,9 @@ def test_a_grey_network_sees_one_channel_of_its_size():
     latents = clf.encode(digits).values
     expected = torch.from_numpy(digits)[:, None] / 127.5 - 1
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-6)
+    rows = clone(backend).set_params(image_shape=(6, 5))
+    flat = DiffusionClassifier(rows).fit(None, [0, 1]).encode(digits.reshape(3, 30)).values
+    torch.testing.assert_close(flat, latents)
     colour = np.zeros((1, 6, 5, 3), np.uint8)
     colour[..., 1] = 255
     assert clf.encode(colour).values.mean().item() == pytest.approx(2 * 0.587 - 1)

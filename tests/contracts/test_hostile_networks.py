@@ -223,7 +223,7 @@ def test_what_is_no_backend_is_refused_with_a_way_out(kind):
         match_scores(np.zeros((1, 8, 8, 3)), ["cat", "dog"], backend)
 
 
-def test_a_pipeline_is_wrapped():
+def test_a_pipeline_is_wrapped(tmp_path):
     pipeline = tiny_sd()
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     options = {"pruner": NoPruning(4), "random_state": 0, "batch_size": 4}
@@ -236,6 +236,9 @@ def test_a_pipeline_is_wrapped():
         proba = twin.fit(None, ["cat", "dog"]).predict_proba(images)
         np.testing.assert_array_equal(proba, wrapped.predict_proba(images))
         assert twin.backend_.pipeline is pipeline
+    clf.save(tmp_path / "saved")
+    loaded = DiffusionClassifier.load(tmp_path / "saved", backend=pipeline)
+    np.testing.assert_array_equal(loaded.predict_proba(images), wrapped.predict_proba(images))
     scores = match_scores(images, ["cat", "dog"], pipeline, max_draws=2, random_state=0)
     assert scores.shape == (2, 2)
 
