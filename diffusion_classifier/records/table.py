@@ -10,16 +10,15 @@ prompt on every draw) therefore gives the answers of any pruner and weighting on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from ..errors import InputValueError
+from ..errors import InputTypeError, InputValueError
 from ..noise.draws import Draws
 from ..pruners import NoPruning, Pruner, PrunerName
 from ..race.loop import run_race
@@ -30,17 +29,16 @@ from ..scoring.class_losses import Scoring, check_loss, read_log_prior
 from ..scoring.weighting import Weighting, WeightingName
 from ..strategies import resolve_strategy
 from ..utils.validation import check_positive_integer
-from .certificate import certify
+from .answers import Answers
+from .assemble import collect, join
 from .checks import check_table
 from .header import PER_DRAW, Header
 from .parquet import read_parquet, write_parquet
-from .setup import RecordSetup, SharedSettings, promised_alpha
-
-NOT_RACED = "its race did not end"
+from .setup import RecordSetup, promised_alpha
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorTable(SharedSettings):
+class ErrorTable(Answers):
     """Noise-prediction errors of N images, P prompts and J draws.
 
     Returned by ``DiffusionClassifier.errors``. Indexing with an integer, slice, array of integers
@@ -136,31 +134,48 @@ class ErrorTable(SharedSettings):
         InputValueError
             If there are no results.
         """
-        found = {result.image: result for result in results}
-        reasons = dict(skipped)
-        if not found:
-            raise InputValueError("there are no images to race.")
-        n_images = max(*found, *reasons, 0) + 1
-        reasons |= {i: NOT_RACED for i in range(n_images) if i not in found | reasons}
-        most = max(result.errors.shape[1] for result in found.values())
-        first = next(iter(found.values())).errors
-        errors = np.full((n_images, len(first), most), np.nan, first.numpy().dtype)
-        active = np.zeros((n_images, len(first)), bool)
-        for image, result in found.items():
-            errors[image, :, : result.errors.shape[1]] = result.errors.numpy()
-            active[image] = result.active.numpy()
-        round_of = tape.round_of[:most].tolist()
-        antithetic = [rounds.antithetic for n in round_of if (rounds := tape[n]) is not None]
-        return cls(
-            errors=errors,
-            active=active,
-            timesteps=tape.timesteps[:most].numpy(),
-            density=tape.density[:most].numpy(),
-            round_of=np.array(round_of),
-            antithetic=np.array(antithetic),
-            setup=setup,
-            skipped=tuple(sorted(reasons.items())),
-        )
+        return cls(setup=setup, **collect(results, tape, skipped))
+
+    @classmethod
+    def concatenate(cls, tables: Iterable[ErrorTable]) -> ErrorTable:
+        """Join tables of other images, such as those of several runs or machines.
+
+        Parameters
+        ----------
+        tables : iterable of ErrorTable
+            With the same setup, and with the same draws as far as each goes.
+
+        Returns
+        -------
+        ErrorTable
+            The images of the first table, then those of the second, and so on.
+
+        Raises
+        ------
+        InputTypeError
+            If an item is no ErrorTable.
+        InputValueError
+            If there is none, or one differs; the message names the first difference.
+
+        Examples
+        --------
+        >>> from diffusion_classifier import DiffusionClassifier, ErrorTable
+        >>> from diffusion_classifier.backends import GaussianBackend
+        >>> backend = GaussianBackend([[-1.0], [1.0]], [[[1.0]], [[1.0]]])
+        >>> clf = DiffusionClassifier(backend, random_state=0).fit([[-1.0], [1.0]], [0, 1])
+        >>> parts = [clf.errors([[-2.0]]), clf.errors([[3.0], [0.5]])]
+        >>> len(ErrorTable.concatenate(parts))
+        3
+        """
+        parts = list(tables)
+        for number, part in enumerate(parts):
+            if not isinstance(part, ErrorTable):
+                raise InputTypeError(
+                    f"tables[{number}] is of type {type(part).__name__}; give ErrorTables."
+                )
+        if not parts:
+            raise InputValueError("there are no tables to concatenate; give at least one.")
+        return cls(setup=parts[0].setup, **join(parts))
 
     # ------------------------------------------------------------------ cost
 
@@ -180,52 +195,6 @@ class ErrorTable(SharedSettings):
         return not np.isnan(self.errors).any()
 
     # ------------------------------------------------------------------ answers
-
-    @property
-    def certificate(self) -> np.recarray:
-        """How each image's race ended; see :mod:`diffusion_classifier.records.certificate`.
-
-        Returns
-        -------
-        recarray of shape (N,)
-            ``resolved``: whether a single class was left at the end; ``alpha``: see
-            :class:`RecordSetup`; ``winner``, ``runner_up``: labels; ``margin``,
-            ``standard_error``: the difference of their losses, and its standard error over
-            rounds; ``n_draws``: the number of draws taken. Skipped images have no draws, and
-            None as winner and runner-up.
-        """
-        return certify(self.rows(), self.round_of, self.setup)
-
-    def class_losses(self, scoring: Scoring | None = None) -> Tensor:
-        """Class losses [N, K] in float64, by default with the scoring of the race."""
-        scoring = self.scoring if scoring is None else scoring
-        return self._answers(scoring.class_losses_of, len(self.classes))
-
-    def log_posterior(self, scoring: Scoring | None = None) -> Tensor:
-        """Log posterior [N, K] of the classes, by default with the scoring of the race."""
-        scoring = self.scoring if scoring is None else scoring
-        return self._answers(scoring.log_posterior_of, len(self.classes))
-
-    def _answers(self, answer: Callable[..., Tensor], n_classes: int) -> Tensor:
-        """Apply a function of ``rows()`` to every image; NaN for those that were skipped."""
-        answers = torch.full((len(self), n_classes), torch.nan, dtype=torch.float64)
-        skipped = dict(self.skipped)
-        for image, row in enumerate(self.rows()):
-            if image not in skipped:
-                answers[image] = answer(*row)
-                if bool(answers[image].isnan().any()):
-                    most = float(row[0].nan_to_num().max())
-                    raise InputValueError(
-                        f"the answer for image {image} is NaN, because its errors, the weights or "
-                        f"the temperature are too large; its largest error is {most:g}."
-                    )
-        return answers
-
-    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield errors [P, J], timesteps [J], density [J] and active [P] of each image."""
-        timesteps, density = torch.as_tensor(self.timesteps), torch.as_tensor(self.density)
-        for errors, active in zip(self.errors, self.active, strict=True):
-            yield torch.as_tensor(errors), timesteps, density, torch.as_tensor(active)
 
     def results(self) -> Iterator[Result]:
         """Yield the results of all images but those skipped."""

@@ -61,7 +61,7 @@ def test_a_possible_table_is_accepted():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"errors": put((1, 2, 1), NAN)}, r"prompt 2 \('a dog'\), draw 1 is NaN, but that of draw 2"),
+        ({"errors": put((1, 2, 1), NAN)}, r"prompt 2 \('a dog'\), draw 1 is NaN, but that of"),
         ({"errors": put((1, 0, 3), INF)}, r"image 1, prompt 0 \('a cat'\), draw 3 is inf"),
         ({"errors": put((0, 1, 0), -INF)}, r"image 0, prompt 1 \('one cat'\), draw 0 is -inf"),
         ({"errors": put((1, 1, 3), NAN)}, r"prompt 1 .* draw 3 is missing, but an active .* all 4"),
