@@ -129,9 +129,9 @@ class BatchSize:
         n_failures = self._n_failures[self.rows] = self._n_failures.get(self.rows, 0) + 1
         if self.rows == 1 and n_failures >= _MOST_ATTEMPTS:
             raise OutOfMemoryError(
-                f"out of memory with a single row, {n_failures} times in a row; use a smaller "
-                'image_size, a half-precision dtype ("float16" or "bfloat16"), a smaller model, '
-                "or another device."
+                "out of memory with a single row; use a smaller image_size, a half-precision "
+                'dtype ("float16" or "bfloat16"), a smaller model, or another device. It ran out '
+                f"{n_failures} times in a row."
             ) from error
         if self.rows > 1 and not worked:
             self._larger.append(self.rows)

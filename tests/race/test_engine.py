@@ -144,6 +144,26 @@ def test_memory_running_out_halves_the_batch_and_loses_nothing():
     assert set(backend.batches) == {8}  # it does not try 32 again
 
 
+def test_memory_running_out_at_random_loses_neither_errors_nor_speed():
+    draws = tape()
+    expected = engine(TinyBackend(), batch_size=8).evaluate(requests(draws))
+    random = np.random.default_rng(0)
+    backend = TinyBackend()
+    forward = backend.forward
+
+    def unreliable(z, t, condition):
+        if random.random() < 0.05:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(z, t, condition)
+
+    backend.forward = unreliable
+    restless = engine(backend, batch_size=8)
+    for _ in range(40):
+        for a, b in zip(expected, restless.evaluate(requests(draws)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+    assert np.mean(backend.batches) > 0.95 * 8
+
+
 def test_memory_too_small_for_one_row_is_an_error_with_advice():
     with pytest.raises(RuntimeError, match="single row; use a smaller image_size"):
         engine(TinyBackend(memory=0), batch_size=4).evaluate(requests(tape()))
