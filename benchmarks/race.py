@@ -72,19 +72,7 @@ def record(sampler, name, n_scenes, cache):
         for start, path in zip(starts, paths, strict=True)
         if not path.exists()
     )
-    tables = [ErrorTable.from_parquet(path) for path in paths]
-    width = max(table.errors.shape[2] for table in tables)
-    longest = next(table for table in tables if table.errors.shape[2] == width)
-    padded = [
-        np.pad(
-            table.errors,
-            ((0, 0), (0, 0), (0, width - table.errors.shape[2])),
-            constant_values=np.nan,
-        )
-        for table in tables
-    ]
-    active = np.concatenate([table.active for table in tables])
-    return replace(longest, errors=np.concatenate(padded), active=active)
+    return ErrorTable.concatenate(map(ErrorTable.from_parquet, paths))
 
 
 def record_chunk(sampler, n_scenes, start, path):

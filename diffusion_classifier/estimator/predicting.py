@@ -135,9 +135,7 @@ class Predictor:
             results = run_race(source, tape, self.pruner, self.setup.scoring, images)
             yield Race(progress.count(results), n_images, tape, skipped)
 
-    def table(
-        self, X: Any, table: ErrorTable | None = None, on_error: str = "raise"
-    ) -> ErrorTable:
+    def table(self, X: Any, table: ErrorTable | None = None, on_error: str = "raise") -> ErrorTable:
         """Race the images in X and return all errors.
 
         What is raised on the way, also by Ctrl-C, carries the errors of the images that finished
@@ -159,9 +157,7 @@ class Predictor:
             error.partial = partial  # type: ignore[attr-defined]
             raise
 
-    def log_posterior(
-        self, X: Any, on_error: str = "raise"
-    ) -> tuple[NDArray[np.float64], Skipped]:
+    def log_posterior(self, X: Any, on_error: str = "raise") -> tuple[NDArray[np.float64], Skipped]:
         """Compute log posteriors of images or of an ErrorTable.
 
         Returns

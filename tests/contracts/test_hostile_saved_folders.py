@@ -305,6 +305,7 @@ def filled(tensor, value):
         (PRIOR, lambda t: t[:2], "log_prior"),
         (CLASS_OF, lambda t: filled(t, 2), "class_of"),
         (CLASS_OF, lambda t: filled(t, 10**12), "class_of"),
+        (CLASS_OF, lambda t: t[:0], "class_of"),
         (CLASS_OF, lambda t: filled(t, -1), "class_of"),
         (CLASS_OF, lambda t: t.double(), "class_of .*float64"),
         (CONDITION, lambda t: filled(t, 9), "_condition"),

@@ -27,9 +27,7 @@ CONVERT_ADVICE = (
 AGAIN = "copy or download the whole folder again"
 
 
-def check_files(
-    folder: Path, component: str, kind: type, library: str, variant: str | None
-) -> None:
+def check_files(folder: Path, component: str, kind: type, variant: str | None) -> None:
     """Check the files of a component before diffusers or transformers open any.
 
     Parameters
@@ -39,8 +37,6 @@ def check_files(
     component : str
     kind : type
         The component's class.
-    library : str
-        "diffusers" or "transformers", as the index names it.
     variant : str or None
         Variant of the weights that will be loaded.
 
@@ -63,12 +59,13 @@ def check_files(
             f"word; remove it. To use a LoRA, load it openly: pipeline.load_lora_weights(...), "
             "then DiffusersBackend(pipeline)."
         )
-    if f"{library}.py" in names:
-        raise InputValueError(
-            f"{part / library}.py is custom code, which is never run; if you trust it, load the "
-            "pipeline with diffusers and pass DiffusersBackend(pipeline)."
-        )
-    configs = {name: read_json(part / name, str(folder)) for name in CONFIGS if name in names}
+    for name in names:
+        if name.endswith(".py") or name == "custom_generate":
+            raise InputValueError(
+                f"{part / name} is custom code, which is never run; remove it or, if you trust it, "
+                "load the pipeline with diffusers and pass DiffusersBackend(pipeline)."
+            )
+    configs = {name: read_json(part / name, str(part)) for name in CONFIGS if name in names}
     if issubclass(kind, torch.nn.Module):
         _check_config(part, configs.get("config.json", {}))
         _check_weights(part, names, variant, folder)

@@ -109,7 +109,7 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         elif folder is None:
             folder = Path(pipeline_class.download(origin.name, **options))
     for name in needed:
-        check_files(folder, name, classes[name], index[name][0], origin.variant)
+        check_files(folder, name, classes[name], origin.variant)
     with quiet(progress_bars=not is_local), complete_weights(folder, origin.name):
         pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
     if not is_local:

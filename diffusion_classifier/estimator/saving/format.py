@@ -244,7 +244,7 @@ def check_fitted(fitted: Mapping[str, Any], backend: Backend) -> None:
     if list(prompts) != labels.tolist():
         raise InputValueError("fitted.prompts_ must name the labels of fitted.classes_, in order.")
     scoring = fitted["_scoring"]
-    if int(scoring.class_of.max()) >= len(labels):
+    if bool((scoring.class_of >= len(labels)).any()):
         raise InputValueError(f"fitted._scoring.class_of must be below {len(labels)}.")
     counts = scoring.class_of.bincount(minlength=len(labels)).tolist()
     if [len(of_class) for of_class in prompts.values()] != counts:
@@ -273,7 +273,7 @@ def _check_components(backend: MixtureBackend, labels: Any) -> None:
         raise InputValueError("backend.learned.classes_ must be the labels of fitted.classes_.")
     n_components, n_features = backend.means_.shape[1], len(backend.center_)
     sizes = (len(labels), n_components, n_features)
-    shapes = {
+    shapes: dict[str, set[tuple[int, ...]]] = {
         "scale_": {(n_features,)},
         "means_": {sizes},
         "variances_": {(k, m, n_features) for k in (1, sizes[0]) for m in (1, sizes[1])},

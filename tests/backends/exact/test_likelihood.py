@@ -7,10 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
-from sklearn.discriminant_analysis import (
-    LinearDiscriminantAnalysis,
-    QuadraticDiscriminantAnalysis,
-)
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
@@ -119,12 +116,33 @@ def test_draws_of_a_mixture_approach_its_exact_posterior():
     assert np.abs(softmax(estimate) - softmax(backend.log_likelihood(X))).max() < 0.03
 
 
+def class_covariances(X, y):
+    """Covariance of each class, divided by its number of rows."""
+    return [np.cov(X[y == k].T, bias=True) for k in range(3)]
+
+
+def gaussian_posterior(X, y, covariances):
+    """Posterior of equally likely Gaussian classes with the means of X and these covariances.
+
+    scikit-learn's discriminant analyses are these, but divide by n or by n - 1 as their version has
+    it.
+    """
+    log_likelihoods = [
+        multivariate_normal(X[y == k].mean(0), covariance).logpdf(X)
+        for k, covariance in enumerate(covariances)
+    ]
+    return softmax(np.stack(log_likelihoods, 1))
+
+
 @pytest.mark.parametrize("reg_param", [0.0, 0.2])
 def test_full_classes_give_the_posterior_of_quadratic_discriminant_analysis(reg_param):
     backend = GaussianBackend(reg_param=reg_param).fit(X_IRIS, Y_IRIS)
     Z = StandardScaler().fit_transform(X_IRIS)
-    qda = QuadraticDiscriminantAnalysis(reg_param=reg_param, priors=np.full(3, 1 / 3))
-    expected = qda.fit(Z, Y_IRIS).predict_proba(Z)
+    covariances = [
+        (1 - reg_param) * covariance + reg_param * np.eye(4)
+        for covariance in class_covariances(Z, Y_IRIS)
+    ]
+    expected = gaussian_posterior(Z, Y_IRIS, covariances)
     np.testing.assert_allclose(softmax(backend.log_likelihood(X_IRIS)), expected, atol=1e-10)
 
 
@@ -137,10 +155,9 @@ def test_diagonal_classes_give_the_posterior_of_gaussian_naive_bayes():
 
 def test_shared_classes_give_the_posterior_of_linear_discriminant_analysis():
     backend = GaussianBackend(covariance_type="shared").fit(X_IRIS, Y_IRIS)
-    lda = LinearDiscriminantAnalysis(priors=np.full(3, 1 / 3)).fit(X_IRIS, Y_IRIS)
-    np.testing.assert_allclose(
-        softmax(backend.log_likelihood(X_IRIS)), lda.predict_proba(X_IRIS), atol=1e-10
-    )
+    pooled = np.mean(class_covariances(X_IRIS, Y_IRIS), axis=0)
+    expected = gaussian_posterior(X_IRIS, Y_IRIS, [pooled] * 3)
+    np.testing.assert_allclose(softmax(backend.log_likelihood(X_IRIS)), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
