@@ -311,4 +311,5 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             pruner=self.pruner_,
             batch_size=self.batch_size,
             verbose=self.verbose,
+            check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

@@ -29,6 +29,7 @@ from ..records.compare import comparable_errors
 from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
+from ..scoring.likelihood_check import LikelihoodCheck
 from ..utils.validation import check_option
 from .inputs import ON_ERROR, Inputs
 
@@ -61,6 +62,8 @@ class Predictor:
     pruner : Pruner
     batch_size : "auto" or int
     verbose : "auto", bool or int
+    check_likelihood : bool
+        Whether to warn if the network is too inexact for "likelihood" weights.
     """
 
     inputs: Inputs
@@ -70,6 +73,7 @@ class Predictor:
     pruner: Pruner
     batch_size: BatchSizeOption = "auto"
     verbose: Verbosity = "auto"
+    check_likelihood: bool = False
 
     def check(self) -> None:
         """Check, before any work, that predictions are possible.
@@ -177,13 +181,23 @@ class Predictor:
                     f"the table has no errors of {len(X.skipped)} images, first of image {image} "
                     f'({reason}) Pass on_error="skip" for NaN in their place.'
                 )
+            if self.check_likelihood:
+                self._likelihood_check().add_all(X.rows()).warn()
             return X.log_posterior(scoring).numpy(), list(X.skipped)
+        check = self._likelihood_check() if self.check_likelihood else None
         with self.race(X, on_error=on_error) as (results, n_images, tape, skipped):
             log_posterior = np.full((n_images, scoring.n_classes), np.nan)
             for result in results:
                 row = result.errors, tape.timesteps, tape.density, result.active
-                log_posterior[result.image] = scoring.log_posterior_of(*row)
-            return log_posterior, sorted(skipped.items())
+                log_posterior[result.image] = scoring.log_posterior_of(*row).numpy()
+                if check is not None:
+                    check.add(*row)
+        if check is not None:
+            check.warn()
+        return log_posterior, sorted(skipped.items())
+
+    def _likelihood_check(self) -> LikelihoodCheck:
+        return LikelihoodCheck(self.setup.schedule, self.setup.scoring)
 
 
 def _finished_part(

@@ -22,8 +22,16 @@ from ..utils.display import DocumentedMixin
 
 
 class Weighting(Learner, DocumentedMixin, BaseEstimator, ABC):
-    """Base class of weightings, which give each timestep a weight."""
+    """Base class of weightings, which give each timestep a weight.
 
+    Attributes
+    ----------
+    is_likelihood : bool, default=False
+        Class attribute: whether weighted squared errors are log-likelihoods, in nats. Predictions
+        then warn if the network is too inexact at small t for that.
+    """
+
+    is_likelihood: ClassVar[bool] = False
     _constraints: ClassVar[Table] = {}
 
     @abstractmethod
@@ -65,11 +73,17 @@ class LikelihoodWeighting(Weighting):
     Timestep i therefore has weight ``T / 2 * |lambda(i - 1/2) - lambda(i + 1/2)|``, with infinite
     log-SNRs clipped to the finite range of the schedule.
 
+    These weights grow without bound towards small t, where networks are least exact. Predictions
+    warn if a network's errors there vary more than an accurate network's can; see
+    :mod:`diffusion_classifier.scoring.likelihood_check`.
+
     Examples
     --------
     >>> LikelihoodWeighting().weights(NoiseSchedule([0.9, 0.5, 0.1], [0.1, 0.5, 0.9]), "flow")
     tensor([6.5917, 6.5917, 6.5917], dtype=torch.float64)
     """
+
+    is_likelihood = True
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
         log_snr = schedule.log_snr
