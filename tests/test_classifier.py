@@ -36,7 +36,11 @@ def make(backend):
 def test_zero_shot_fit_sorts_the_classes_and_writes_their_prompts(make):
     clf = make()
     assert clf.classes_.tolist() == ["cat", "dog", "eel"]
-    assert clf.prompts_ == {name: [f"a photo of a {name}"] for name in ("cat", "dog", "eel")}
+    assert clf.prompts_ == {
+        "cat": ["a photo of a cat"],
+        "dog": ["a photo of a dog"],
+        "eel": ["a photo of an eel"],
+    }
 
 
 def test_fit_on_images_takes_the_classes_from_y(backend):
@@ -257,9 +261,11 @@ def test_image_size_and_resize_are_honoured(make):
     assert np.isfinite(small.errors).all()
 
 
-def test_a_backend_of_another_type_is_refused():
-    with pytest.raises(TypeError, match="wrap a pipeline in memory as DiffusersBackend"):
-        DiffusionClassifier(tiny_sd()).fit(None, LABELS)
+def test_a_pipeline_in_memory_is_wrapped_and_another_object_is_refused():
+    pipeline = tiny_sd()
+    assert DiffusionClassifier(pipeline).fit(None, LABELS).backend_.pipeline is pipeline
+    with pytest.raises(TypeError, match="backend"):
+        DiffusionClassifier(object()).fit(None, LABELS)
 
 
 def test_a_folder_is_loaded_once_and_pickles_small(tmp_path):

@@ -52,11 +52,11 @@ class FunctionBackend(Backend):
     schedule : NoiseSchedule or Tensor of shape (T,)
         Noise schedule of training. A tensor holds ``alphas_cumprod`` (``alpha_t^2`` of a
         variance-preserving schedule), not betas. A flow has ``NoiseSchedule.flow(T)``.
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
+        What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
     classes : sequence of str or int or None, default=None
         Names of all classes, in the order of the network's class indices: a label with the name
         ``classes[k]`` has index k. None: labels or prompts give the index.
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
-        What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
     input_kind : {"image", "array"}, default="image"
         How X is read: as images [B, 3, H, W] in [-1, 1], or as numeric arrays, by default rows
         [B, F].

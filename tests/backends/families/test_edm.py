@@ -55,7 +55,7 @@ class Preserving(Denoiser):
         return -inner.network(z, SIGMAS[t].log() / 4, class_index)
 
 
-OPTIONS = {"input_kind": "array"}
+OPTIONS = {"input_kind": "array", "classes": ["a", "b"]}
 BACKENDS = {
     "exploding": FunctionBackend(
         Exploding(),
