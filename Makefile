@@ -9,13 +9,17 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test lint dist test-dist bench-accuracy bench-race train-embedded
+.PHONY: quickstart test test-slow lint dist test-dist bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest
+
+# The tests that are marked as slow.
+test-slow: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -19,7 +19,7 @@ FLOORS = (
     ("records",),
     ("estimator",),
     ("classifier",),
-    ("matching",),
+    ("matching", "distributed"),
 )
 # One line each, at the paths that earlier documentation showed.
 ALIASES = {
