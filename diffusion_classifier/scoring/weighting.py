@@ -1,7 +1,18 @@
 r"""Timestep weights w(t), in ``log p(x | c) ~ -E_t[w(t) err]``.
 
-All weights apply to the noise-prediction error ``||eps - eps_hat||^2``, whatever the network's
-prediction type.
+All weights apply to the noise-prediction error ``err = ||eps - eps_hat||^2``, whatever the network
+predicts. The weighted error is therefore, in terms of the network's own residual r (output less
+target, as its training loss has it) and for alpha^2 + sigma^2 = 1, or alpha + sigma = 1 of a flow:
+
+| network predicts   | err = "uniform"       | "native" | "likelihood": per step of log-SNR |
+|--------------------|-----------------------|----------|-----------------------------------|
+| epsilon            | r^2                   | r^2      | 1/2 r^2                           |
+| v_prediction, flow | alpha^2 r^2           | r^2      | 1/2 alpha^2 r^2                   |
+| sample             | alpha^2 / sigma^2 r^2 | r^2      | 1/2 alpha^2 / sigma^2 r^2         |
+
+For v-prediction and flow networks, "uniform" is thus the training loss times alpha^2. Compared with
+"native", it gives noisy timesteps, where alpha is small, less weight. "exponential" is
+``exp(-7 t / T) ||x - x_hat||^2``, with ``||x - x_hat||^2 = sigma^2 / alpha^2 err``.
 """
 
 from __future__ import annotations
