@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ..backends.base import Backend, Conditioning
+from ..errors import InputValueError
 from ..images.resize import ResizeMode
 from ..pruners import NoPruning, Pruner
 from ..race.batches import BatchSizeOption
@@ -66,6 +68,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     __metadata_request__predict_proba: ClassVar = {"on_error": UNUSED}
     __metadata_request__predict_log_proba: ClassVar = {"on_error": UNUSED}
     __metadata_request__decision_function: ClassVar = {"on_error": UNUSED}
+    __metadata_request__score: ClassVar = {"on_error": UNUSED}
 
     @property
     def skipped_(self) -> Skipped:
@@ -141,6 +144,48 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) == 2:
             return log_posterior[:, 1] - log_posterior[:, 0]
         return log_posterior
+
+    def score(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> float:
+        """Return the accuracy, of those images that are not skipped.
+
+        Parameters
+        ----------
+        X : images of length n
+            See ``predict``.
+        y : array-like of shape (n,)
+            True labels, also of skipped images.
+        sample_weight : array-like of shape (n,), optional
+        on_error : {"raise", "skip"}, default="raise"
+            See ``predict``.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        InputValueError
+            If every image is skipped, or as ``predict`` raises it.
+        ValueError
+            Raised by scikit-learn if X, y and ``sample_weight`` differ in length.
+        """
+        answers = self.predict(X, on_error=on_error)
+        y = np.asarray(y)
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        check_consistent_length(answers, y, weights)
+        kept = np.ones(len(y), dtype=bool)
+        kept[[image for image, _ in self.skipped_]] = False
+        if not kept.any():
+            raise InputValueError(f"no image can be read; the first: {self.skipped_[0]}")
+        answers = answers[kept].astype(self.classes_.dtype)
+        return float(accuracy_score(y[kept], answers, sample_weight=weights[kept]))
 
     def errors(
         self,
