@@ -133,10 +133,10 @@ class _Lines:
         self._images = f", {text}"
 
     def update(self, n: int) -> None:
-        """Count n evaluations, and print a line if another tenth is done."""
+        """Count n evaluations, and print a line if another tenth is done, but the last."""
         self.n += n
         tenth = 10 * self.n // max(self.total, 1)
-        if n and tenth > self._tenth:
+        if n and self._tenth < tenth < 10:
             self._tenth = tenth
             self._print()
 
