@@ -9,7 +9,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-slow lint dist test-dist bench-accuracy bench-race train-embedded
+.PHONY: quickstart test test-slow fuzz lint dist test-dist bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -20,6 +20,11 @@ test: $(VENV)/.installed-test
 # The tests that are marked as slow.
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m slow
+
+# Files, pictures and tables that are made up, from another seed each time.
+fuzz: SEED := $(shell date +%s)
+fuzz: $(VENV)/.installed-test
+	$(RUN) -m pytest --hypothesis-seed=$(SEED) tests/contracts/test_fuzz_*.py
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -11,6 +11,7 @@ Each also derives from the matching built-in exception, so ``except ValueError``
                 NotAFolderError    NotADirectoryError
                 FolderInUseError   FileExistsError
                 DamagedFileError   ValueError, and also an InputValueError
+                StoreError         errors cannot be kept in a folder, or read from it
         NetworkError               the network failed on valid input
             NonFiniteOutputError   FloatingPointError
             OutputShapeError       ValueError
@@ -67,6 +68,10 @@ class FolderInUseError(InputFileError, FileExistsError):
 
 class DamagedFileError(InputFileError, InputValueError):
     """A file holds something else than this package writes: damaged, edited or made up."""
+
+
+class StoreError(InputFileError):
+    """Errors cannot be kept in the folder of a store, or read from it."""
 
 
 class NetworkError(DiffusionClassifierError):

@@ -170,6 +170,18 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
             "config_sha256": digest.hexdigest(),
         }
 
+    def fingerprint(self) -> str | None:
+        """Tell this network from all others, also by its weights, for ``memory``.
+
+        Two networks with the same fingerprint, ``identity`` and dtype must predict the same.
+
+        Returns
+        -------
+        str or None
+            None if the backend cannot say; ``memory`` then refuses it.
+        """
+        return None
+
     def saved_origin(self) -> dict[str, Any] | None:
         """Describe where a saved classifier can load the network again.
 

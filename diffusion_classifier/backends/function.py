@@ -20,10 +20,11 @@ from torch import Tensor
 from ..errors import InputTypeError, InputValueError
 from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
-from ..utils.constraints import Integers, Sequences, check
+from ..utils.constraints import InstancesOf, Integers, Sequences, check
 from ..utils.display import short_repr
 from ..utils.validation import check_option
 from .base import INPUT_KINDS, Backend, Conditioning, InputKind, check_output, describe, to_grey
+from .state.weights import WeightSample, own_weights
 
 STATE_CLASSES = (
     "FunctionBackend passes class indices to the function, so say which index a label means: with "
@@ -79,6 +80,10 @@ class FunctionBackend(Backend):
     learned_variance : bool, default=False
         Whether the callable returns twice the channels of ``z``: its prediction, then the
         reverse-step variance that ``loss="vlb"`` uses, as in DiT and guided diffusion.
+    name : str or None, default=None
+        Name of this very network, part of its identity. ``memory`` needs one if ``function`` or
+        ``encode`` is no ``torch.nn.Module`` with weights, which tell networks apart. Give a
+        network that has changed another name.
 
     Raises
     ------
@@ -136,6 +141,7 @@ class FunctionBackend(Backend):
         default_template: str = "{}",
         encode: Callable[[Tensor], Tensor] | None = None,
         learned_variance: bool = False,
+        name: str | None = None,
     ) -> None:
         if not callable(function):
             raise InputTypeError(f"function must be callable, not {describe(function)}.")
@@ -143,6 +149,7 @@ class FunctionBackend(Backend):
             raise InputTypeError(f"encode must be callable or None, not {describe(encode)}.")
         check_option("prediction_type", prediction_type, PREDICTION_TYPES)
         check_option("input_kind", input_kind, INPUT_KINDS)
+        check("name", name, InstancesOf(str) | None)
         check("image_size", image_size, Sequences(Integers(1), 2) | None)
         check("input_shape", input_shape, Sequences(Integers(1)) | None)
         if input_shape is not None and input_kind == "image":
@@ -169,6 +176,7 @@ class FunctionBackend(Backend):
         self.default_template = default_template
         self.encode = encode
         self.learned_variance = learned_variance
+        self.name = name
         number_names(classes)  # raises here rather than in fit
         if isinstance(function, torch.nn.Module):
             parameter = next(function.parameters(), None)
@@ -189,7 +197,18 @@ class FunctionBackend(Backend):
         if any(stated.values()):
             content = identity["config_sha256"] + repr(stated)
             identity["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()
-        return identity
+        return identity | {"name": self.name}
+
+    def fingerprint(self) -> str | None:
+        """Identify the function and the encoder by weights, or by ``name``."""
+        parts = [str(self.name)]
+        for part in filter(None, (self.function, self.encode)):
+            if isinstance(part, torch.nn.Module) and any(True for _ in part.parameters()):
+                weights = WeightSample.of([*own_weights(part), *part.named_buffers()])
+                parts.append(f"{type(part).__qualname__} {weights.digest()}")
+            elif self.name is None:
+                return None
+        return "; ".join(parts)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images [B, 3, H, W] in [-1, 1], or arrays [B, ...], as latents [B, ...].

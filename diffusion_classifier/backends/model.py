@@ -67,6 +67,16 @@ class PipelineModel:
         configs = {name: getattr(pipeline, name) for name in parts} | self._as_read
         return ModelState(hash_configs(configs | ({"": {"changes": text}} if text else {})), text)
 
+    def fingerprint(self, place: Any) -> str:
+        """Tell the networks from all others, by their weights as read; changes are in ``state``.
+
+        The place they were loaded from counts only if weights were not there, as those of text
+        encoders that are loaded while prompts are encoded.
+        """
+        weights = {name: sample and sample.digest() for name, sample in self._weights.items()}
+        missing = [name for name in self.family.text_encoders if name not in weights]
+        return f"{weights}" + (f" without {missing}, from {place}" if missing else "")
+
     def drop_text_encoders(self) -> None:
         """Free the text encoders' memory, and keep what identifies them."""
         names = self.family.text_encoders

@@ -363,6 +363,10 @@ from_pretrained('owner/model').
         }
         return identity | ({"changes": state.changes} if state.changes else {})
 
+    def fingerprint(self) -> str:
+        origin, _ = self._origin, self.pipeline  # which an unpickled backend loads
+        return self._model.fingerprint(origin and (origin.name, origin.revision, origin.subfolder))
+
     def _state(self) -> ModelState:
         return self._pickled if self._pipeline is None else self._model.state()
 

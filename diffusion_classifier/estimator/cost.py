@@ -64,7 +64,13 @@ def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None 
     if isinstance(predictor.batch_size, int):
         rows = max(rows, predictor.batch_size)
     n_draws = -(-rows // n_prompts)
-    probe = replace(predictor, pruner=NoPruning(n_draws), sampler=StratifiedSampler(), verbose=0)
+    probe = replace(
+        predictor,
+        pruner=NoPruning(n_draws),
+        sampler=StratifiedSampler(),
+        verbose=0,
+        memory=None,  # a grey image is not worth keeping, and looking it up takes no time
+    )
     for _ in range(2):
         start = time.perf_counter()
         with probe.race(predictor.inputs.grey_image()) as (results, *_):

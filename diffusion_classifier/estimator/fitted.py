@@ -36,7 +36,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    batch_size, verbose
+    batch_size, verbose, memory
         Parameters that predictions read at every call.
     backend_, sampler_, pruner_, weighting_, calibrator_, loss_, image_size_, resize_, seed_
         Set by ``fit``; see ``DiffusionClassifier``.
@@ -46,6 +46,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
 
     batch_size: BatchSizeOption
     verbose: Verbosity
+    memory: str | os.PathLike[str] | None
 
     backend_: Backend
     sampler_: Sampler
@@ -356,5 +357,6 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             pruner=self.pruner_,
             batch_size=self.batch_size,
             verbose=self.verbose,
+            memory=self.memory,
             check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

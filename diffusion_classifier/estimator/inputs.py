@@ -23,6 +23,7 @@ from ..images.picture import to_array, unmasked
 from ..images.sequence import read_images
 from ..race.batches import IMAGES_PER_ENCODING, BatchSize, encode_from
 from ..records.table import ErrorTable
+from ..store.keys import array_key, picture_key
 from ..utils.provenance import check_made_by
 from ..utils.validation import check_option
 from .labels import read_labels
@@ -49,11 +50,14 @@ class OpenImages(NamedTuple):
     skipped : dict of int to str
         Images that cannot be read, and why. It is complete for the images encoded so far, and
         empty unless they are to be skipped.
+    key : callable
+        Maps an index to a hash of what is encoded: the resized picture, the row or the latent.
     """
 
     n_images: int
     encode: Callable[[Sequence[int]], Tensor]
     skipped: dict[int, str]
+    key: Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,11 @@ class Inputs:
             an image's header raise before the block is entered, damaged ones when they are encoded.
         """
         skip = check_option("on_error", on_error, ON_ERROR) == "skip"
-        with self._encoder(X, skip) as (n_images, encode, skipped):
+        with self._encoder(X, skip) as images:
             if skip:
-                encode = _skipping_non_finite(encode, skipped)
-            yield OpenImages(n_images, encode, skipped)
+                encode = _skipping_non_finite(images.encode, images.skipped)
+                images = images._replace(encode=encode)
+            yield images
 
     @contextmanager
     def _encoder(self, X: Any, skip: bool) -> Iterator[OpenImages]:
@@ -119,13 +124,21 @@ class Inputs:
         backend = self.backend
         if isinstance(X, Latents):
             self._check_latents(X, "encode the images again")
-            yield OpenImages(len(X), lambda indices: X.values[list(indices)].to(backend.device), {})
+            yield OpenImages(
+                len(X),
+                lambda indices: X.values[list(indices)].to(backend.device),
+                {},
+                lambda i: array_key(X.values[i], "latent"),
+            )
         elif backend.input_kind == "array":
             table = X if isinstance(X, _CheckedRows) else self._read_arrays(X, finite=not skip)[0]
             # torch warns about arrays that are not writable.
             rows = torch.as_tensor(np.require(table, requirements="W"))
             yield OpenImages(
-                len(rows), lambda indices: backend.encode_images(rows[list(indices)]), {}
+                len(rows),
+                lambda indices: backend.encode_images(rows[list(indices)]),
+                {},
+                lambda i: array_key(rows[i], "row"),
             )
         else:
             images = read_images(self._read_columns(X), check=not skip)
@@ -134,7 +147,10 @@ class Inputs:
             size = self.pictures.size_for(backend)
             with PictureLoader(images, size, self.pictures.resize, skip=skip) as load:
                 yield OpenImages(
-                    len(images), lambda indices: backend.encode_images(load(indices)), load.skipped
+                    len(images),
+                    lambda indices: backend.encode_images(load(indices)),
+                    load.skipped,
+                    lambda i: picture_key(load.pictures([i])[0]),
                 )
 
     def encode(self, X: Any) -> Latents:
@@ -152,9 +168,9 @@ class Inputs:
             )
         batch = BatchSize(IMAGES_PER_ENCODING, padded_to_full=True)
         parts: list[Tensor] = []
-        with torch.inference_mode(), self.open(X) as (n_images, encode, _):
-            while (first := sum(map(len, parts))) < n_images:
-                parts.append(encode_from(encode, first, n_images, batch).cpu())
+        with torch.inference_mode(), self.open(X) as images:
+            while (first := sum(map(len, parts))) < images.n_images:
+                parts.append(encode_from(images.encode, first, images.n_images, batch).cpu())
         # Concatenate outside inference mode to get an ordinary tensor.
         return Latents(torch.cat(parts), self.pictures.made_by(self.backend))
 

@@ -1,14 +1,15 @@
 """Prediction: from images to error tables and log posteriors.
 
 The steps are: read X and encode it (``inputs``), limit the sampler's draws to the pruner's budget
-(``race.tape``), compute or look up errors (``race.engine``, ``race.recorded``), race the classes
-(``race.loop``), and turn errors into log posteriors (``scoring.class_losses``).
+(``race.tape``), compute or look up errors (``race.engine``, ``race.recorded``, ``store.memory``),
+race the classes (``race.loop``), and turn errors into log posteriors (``scoring.class_losses``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
 from ..scoring.likelihood_check import LikelihoodCheck
+from ..store.folder import StoreFolder
+from ..store.keys import network_content, prompt_contents
+from ..store.memory import Memory
 from ..utils.validation import check_option
 from .inputs import ON_ERROR, Inputs
 
@@ -62,6 +66,8 @@ class Predictor:
     pruner : Pruner
     batch_size : "auto" or int
     verbose : "auto", bool or int
+    memory : str, path-like or None
+        Folder in which errors are kept.
     check_likelihood : bool
         Whether to warn if the network is too inexact for "likelihood" weights.
     """
@@ -73,6 +79,7 @@ class Predictor:
     pruner: Pruner
     batch_size: BatchSizeOption = "auto"
     verbose: Verbosity = "auto"
+    memory: str | os.PathLike[str] | None = None
     check_likelihood: bool = False
 
     def check(self) -> None:
@@ -111,8 +118,9 @@ class Predictor:
         """
         tape, backend = self.tape(), self.inputs.backend
         with (
-            self.inputs.open(X, on_error) as (n_images, encode, skipped),
+            self.inputs.open(X, on_error) as (n_images, encode, skipped, key),
             Progress(n_images, self.max_evaluations(tape), self.verbose) as progress,
+            self._memory(tape, key) as memory,
         ):
             source: ErrorSource
             source = engine = Engine(
@@ -124,6 +132,8 @@ class Predictor:
                 batch_size=self.batch_size,
                 on_evaluations=progress.add_evaluations,
             )
+            if memory is not None:
+                source = memory.source(engine, progress.add_recorded)
             if table is not None:
                 recorded = comparable_errors(
                     table,
@@ -138,6 +148,22 @@ class Predictor:
                 images = _readable(images, engine, skipped)
             results = run_race(source, tape, self.pruner, self.setup.scoring, images)
             yield Race(progress.count(results), n_images, tape, skipped)
+
+    def _memory(
+        self, tape: DrawTape, key_of: Callable[[int], bytes]
+    ) -> AbstractContextManager[Memory | None]:
+        """Open the errors that were kept in a folder, if there is one."""
+        if self.memory is None:
+            return nullcontext()
+        backend, setup = self.inputs.backend, self.setup
+        return Memory(
+            StoreFolder(self.memory),
+            network_content(backend, setup.made_by or {}),
+            prompt_contents(backend, self.condition, setup.prompts),
+            tape,
+            setup.seed,
+            key_of,
+        )
 
     def table(self, X: Any, table: ErrorTable | None = None, on_error: str = "raise") -> ErrorTable:
         """Race the images in X and return all errors.

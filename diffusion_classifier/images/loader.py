@@ -100,6 +100,25 @@ class PictureLoader:
         InputValueError
             If an image cannot be read, or sizes differ and ``size`` is None.
         """
+        return to_tensor_batch(self.pictures(indices))
+
+    def pictures(self, indices: Sequence[int]) -> list[Image.Image]:
+        """Load images as pictures, of which calling the loader makes a batch.
+
+        Parameters
+        ----------
+        indices : sequence of int, of length B
+
+        Returns
+        -------
+        list of PIL.Image.Image
+            In RGB and resized.
+
+        Raises
+        ------
+        InputValueError
+            If an image cannot be read.
+        """
         first, last = min(indices), max(indices)
         for place in [place for place in self._pictures if place < first]:
             self._pictures.pop(place).cancel()
@@ -108,9 +127,7 @@ class PictureLoader:
             if place not in self._pictures:
                 self._pictures[place] = self._pool.submit(self._read, place)
         found = [self._result(place) for place in indices]
-        return to_tensor_batch(
-            [self._replacement(last + 1) if picture is None else picture for picture in found]
-        )
+        return [self._replacement(last + 1) if picture is None else picture for picture in found]
 
     def _result(self, place: int) -> Image.Image | None:
         """Return a picture; None if it cannot be read and is skipped."""

@@ -67,6 +67,7 @@ class Engine:
         self._encode = encode
         self._on_evaluations = on_evaluations
         self._latents: dict[int, Tensor] = {}
+        self._is_released = bytearray(n_images)  # decided from records before they were encoded
         self._noise: dict[Draws, Tensor] = {}
         self._shape: torch.Size | None = None  # of every latent
         self._encoding = BatchSize.of_encoder(batch_size)
@@ -88,11 +89,16 @@ class Engine:
                     f"image {image} has a latent of shape {tuple(latents.shape[1:])}, but earlier "
                     f"images have {tuple(self._shape)}; set image_size to resize all images."
                 )
-            self._latents.update(enumerate(latents, image))
+            self._latents |= {
+                i: latent
+                for i, latent in enumerate(latents, image)
+                if i == image or not self._is_released[i]
+            }
         return self._latents[image]
 
     def release(self, image: int) -> None:
         self._latents.pop(image, None)
+        self._is_released[image] = True
 
     @torch.inference_mode()
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:

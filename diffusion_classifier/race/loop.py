@@ -131,7 +131,7 @@ def _plan_runner(runner: _Runner, tape: DrawTape, room: int) -> Request:
         n_draws += len(draws)
         if n_draws >= runner.look or (n_draws - runner.n_draws) * len(prompts) >= room:
             break
-    return Request(runner.image, prompts, rounds)
+    return Request(runner.image, prompts, rounds, runner.n_draws)
 
 
 def _prune(looking: list[_Runner], tape: DrawTape, pruner: Pruner, scoring: Scoring) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..noise.draws import Draws
-from .source import ErrorSource, Request
+from .source import ErrorSource, KnownErrors, Request
 
 _ROWS_PER_STEP = 2**18  # limits the memory of a race without a network
 
@@ -24,9 +24,9 @@ class RecordedErrors:
 
     Parameters
     ----------
-    errors : Tensor of shape (N, P, J)
+    errors : Tensor of shape (N, P, J) or KnownErrors
         Recorded errors of the first N images and J draws; NaN where missing. For each image and
-        prompt, only the errors before the first NaN are used.
+        prompt, only the errors before the first NaN of a request are used.
     source : ErrorSource, optional
         Computes missing errors. Without it, a missing error raises.
     on_recorded : callable, optional
@@ -35,15 +35,14 @@ class RecordedErrors:
 
     def __init__(
         self,
-        errors: Tensor,
+        errors: Tensor | KnownErrors,
         source: ErrorSource | None = None,
         on_recorded: Callable[[int], None] = lambda n: None,
     ) -> None:
-        self.n_prompts = errors.shape[1]
-        self._errors = errors
+        self._known = _InTensor(errors) if isinstance(errors, Tensor) else errors
+        self.n_prompts = self._known.n_prompts
         self._source = source
         self._on_recorded = on_recorded
-        self._taken: dict[int, int] = {}  # draws taken so far by each image in the race
         self._tails: dict[tuple[Draws, int], Draws] = {}
 
     @property
@@ -51,7 +50,7 @@ class RecordedErrors:
         return _ROWS_PER_STEP if self._source is None else self._source.rows_wanted
 
     def release(self, image: int) -> None:
-        self._taken.pop(image, None)
+        self._known.release(image)
         if self._source is not None:
             self._source.release(image)
 
@@ -68,7 +67,7 @@ class RecordedErrors:
         places: list[tuple[Tensor, Tensor, int]] = []  # answer, its rows, its first column
         n_recorded = 0
         for request in requests:
-            answer, start = self._look_up(request)
+            answer = self._look_up(request)
             found.append(answer)
             if not bool(answer.isnan().any()):
                 n_recorded += answer.numel()
@@ -76,12 +75,13 @@ class RecordedErrors:
             n_known = (answer.isnan().cumsum(1) == 0).sum(1)
             n_recorded += int(n_known.sum())
             if self._source is None:
-                raise _not_recorded(request, n_known, start)
+                raise _not_recorded(request, n_known)
             for n in n_known.unique().tolist():
                 if n < request.n_draws:
                     rows = (n_known == n).nonzero()[:, 0]
                     rounds = self._after(request.rounds, n)
-                    missing.append(Request(request.image, request.prompts[rows], rounds))
+                    start = request.start + n
+                    missing.append(Request(request.image, request.prompts[rows], rounds, start))
                     places.append((answer, rows, n))
         self._on_recorded(n_recorded)
         computed = self._source.evaluate(missing) if self._source and missing else []
@@ -89,20 +89,15 @@ class RecordedErrors:
             answer[rows, n:] = errors
         return found
 
-    def _look_up(self, request: Request) -> tuple[Tensor, int]:
-        """Return a request's errors [A, J], NaN where not recorded, and its first draw's index."""
-        start = self._taken.get(request.image, 0)
-        self._taken[request.image] = start + request.n_draws
-        stop = start + request.n_draws
-        if request.image < len(self._errors):
-            known = self._errors[request.image, request.prompts, start:stop]
-        else:
-            known = self._errors.new_empty((len(request.prompts), 0))
+    def _look_up(self, request: Request) -> Tensor:
+        """Return a request's errors [A, J], NaN where not recorded."""
+        stop = request.start + request.n_draws
+        known = self._known.known(request.image)[request.prompts, request.start : stop]
         if known.shape[1] == request.n_draws:
-            return known, start
+            return known
         answer = known.new_full((len(known), request.n_draws), torch.nan)
         answer[:, : known.shape[1]] = known
-        return answer, start
+        return answer
 
     def _after(self, rounds: Sequence[Draws], n_draws: int) -> list[Draws]:
         """Return the rounds without their first ``n_draws`` draws."""
@@ -129,11 +124,27 @@ class RecordedErrors:
         return self._tails[draws, n]
 
 
-def _not_recorded(request: Request, n_known: Tensor, start: int) -> InputValueError:
+class _InTensor:
+    """Recorded errors [N, P, J] of the first N images."""
+
+    def __init__(self, errors: Tensor) -> None:
+        self.n_prompts = errors.shape[1]
+        self._errors = errors
+
+    def known(self, image: int) -> Tensor:
+        if image < len(self._errors):
+            return self._errors[image]
+        return self._errors.new_empty((self.n_prompts, 0))
+
+    def release(self, image: int) -> None:
+        """Do nothing: the errors belong to the caller."""
+
+
+def _not_recorded(request: Request, n_known: Tensor) -> InputValueError:
     """Make the exception for the first missing draw."""
     row = int((n_known < request.n_draws).nonzero()[0])
     return InputValueError(
         f"the error of image {request.image}, prompt {int(request.prompts[row])}, draw "
-        f"{start + int(n_known[row])} was not recorded, because that prompt had been dropped; "
+        f"{request.start + int(n_known[row])} was not recorded, because that prompt had been dropped; "
         "record the table with errors(X, full=True)."
     )

@@ -17,6 +17,7 @@ class Request(NamedTuple):
     image: int
     prompts: Tensor  # [A], int64
     rounds: list[Draws]
+    start: int = 0  # place of the first draw among those of the race
 
     @property
     def n_draws(self) -> int:
@@ -39,6 +40,20 @@ class ErrorSource(Protocol):
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
         """Return the errors [A, J] of each request, on the CPU."""
+        ...
+
+    def release(self, image: int) -> None:
+        """Free an image's data; it will not be requested again."""
+        ...
+
+
+class KnownErrors(Protocol):
+    """Protocol of records of errors that were computed earlier."""
+
+    n_prompts: int
+
+    def known(self, image: int) -> Tensor:
+        """Return an image's errors [P, J] on the first J draws of the race; NaN if missing."""
         ...
 
     def release(self, image: int) -> None:

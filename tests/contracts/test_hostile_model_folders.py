@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.errors import InputError
 from tests.support.other_pipelines import tiny_dit, tiny_sd3
-from tests.support.pipelines import edit_index, sample_output, saved, tiny_sd
+from tests.support.pipelines import MAX_TOKENS, edit_index, sample_output, saved, tiny_sd
 
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
@@ -248,11 +248,26 @@ def test_configurations_that_make_no_sense_are_refused(folder, load, part, chang
         load()
 
 
-def test_scheduler_of_no_sense_is_refused(folder):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta_schedule": "none"}, r"scheduler of .* cannot be loaded as DDIMScheduler"),
+        ({"trained_betas": True}, r"betas of DDIMScheduler have shape \(\)"),
+        ({"trained_betas": [[0.1], [0.2]]}, r"betas of DDIMScheduler have shape \(2, 1\)"),
+    ],
+)
+def test_scheduler_of_no_sense_is_refused(folder, change, message):
     path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "none"}))
-    with pytest.raises(InputError, match=r"scheduler of .* cannot be loaded as DDIMScheduler"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=message):
         load_backend(folder)
+
+
+def test_options_of_a_pipeline_of_no_sense_are_refused(folder, load):
+    path = folder / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "requires_safety_checker": []}))
+    with pytest.raises(InputError, match="cannot be loaded as StableDiffusionPipeline"):
+        load()
 
 
 DAMAGED = {"nested": "[" * 100_000, "binary": "\udcff", "cut": '{"a": ', "list": "[]"}
@@ -320,3 +335,12 @@ def test_files_may_be_links_as_in_the_hubs_cache(folder, saved_once):
             path.rename(blobs / str(number))
             path.symlink_to(blobs / str(number))
     torch.testing.assert_close(sample_output(load_backend(folder)), expected)
+
+
+@pytest.mark.parametrize("length", [10**9, MAX_TOKENS + 1])
+def test_a_tokenizer_of_more_tokens_than_positions_is_refused(folder, load, length):
+    """Prompts are padded to that many tokens: 10^9 would end the process for want of memory."""
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
+    with pytest.raises(InputError, match=rf"allows {length} tokens .* has {MAX_TOKENS} positions"):
+        load()

@@ -8,14 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from diffusion_classifier import DiffusionClassifier, ErrorTable
 from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import (
     DamagedFileError,
-    InputError,
     InputFileError,
     MissingFileError,
 )
@@ -298,67 +295,3 @@ def test_skipped_images_come_back(scratch, table):
     read = ErrorTable.from_parquet(scratch)
     assert read.skipped == ((3, "x"),)
     np.testing.assert_array_equal(read.errors, errors)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
-FUZZ = settings(
-    max_examples=120,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-def read_or_refused(scratch, table):
-    """A table with the same errors, or an error of ours."""
-    try:
-        read = ErrorTable.from_parquet(scratch)
-    except InputError as error:
-        assert str(scratch) in str(error)
-        return None
-    assert np.isfinite(read.log_posterior().numpy()).all()
-    return read
-
-
-@FUZZ
-@given(data=st.data())
-def test_any_edit_of_rows_gives_the_table_or_an_error(rows, scratch, table, data):
-    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=15, max_size=25))
-    shuffled = data.draw(st.permutations(range(len(rows))))
-    pq.write_table(rows.take(data.draw(st.sampled_from([chosen, shuffled]))), scratch)
-    read = read_or_refused(scratch, table)
-    if read is not None:
-        np.testing.assert_array_equal(read.errors, table.errors)
-
-
-@FUZZ
-@given(data=st.data())
-def test_any_edit_of_the_header_gives_a_table_or_an_error(rows, scratch, table, data):
-    values = json.loads(rows.schema.metadata[KEY])
-    inside = data.draw(st.sampled_from([values, values["scoring"], values["schedule"]]))
-    key = data.draw(st.sampled_from(sorted(inside)))
-    if isinstance(inside[key], list) and data.draw(st.booleans()):
-        inside[key] = list(inside[key])
-        inside[key][data.draw(st.integers(0, len(inside[key]) - 1))] = data.draw(JSON)
-    else:
-        inside[key] = data.draw(JSON)
-    pq.write_table(rows.replace_schema_metadata({KEY: json.dumps(values)}), scratch)
-    read_or_refused(scratch, table)
-
-
-@FUZZ
-@given(data=st.data())
-def test_any_damage_gives_a_table_or_an_error(file, scratch, table, data):
-    content = bytearray(file.read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        start = data.draw(st.integers(0, len(content) - 1))
-        patch = data.draw(st.binary(min_size=1, max_size=8))
-        content[start : start + len(patch)] = patch[: len(content) - start]
-    scratch.write_bytes(content[: data.draw(st.integers(0, 2 * len(content)))])
-    read_or_refused(scratch, table)

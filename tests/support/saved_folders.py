@@ -3,9 +3,34 @@
 import hashlib
 import json
 
+import numpy as np
 from safetensors.torch import load, save
 
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import GaussianBackend
+from diffusion_classifier.pruners import RacingPruner
+
 STATE, TENSORS = "classifier.json", "tensors.safetensors"
+RNG = np.random.default_rng(0)
+Y = np.array(["left", "middle", "right"] * 20)
+X = RNG.normal(size=(60, 2)) + 4 * np.unique(Y, return_inverse=True)[1][:, None]
+
+
+def written(folder):
+    """Save a classifier with most of what can be saved: learned strategies, tensors, arrays."""
+    clf = DiffusionClassifier(
+        GaussianBackend(n_timesteps=50),
+        sampler="importance",
+        pruner=RacingPruner(max_draws=16, learn_profile=True),
+        weighting="fitted",
+        calibrator="temperature-draws",
+        priors=np.array([1.0, 2.0, 3.0]),
+        prompts={"left": ["l", "L"], "middle": "m", "right": "r"},
+        n_fit_images=20,
+        random_state=0,
+    )
+    clf.fit(X, Y).save(folder)
+    return folder
 
 
 def read_state(folder):

@@ -18,6 +18,7 @@ arithmetic, which it does in float64.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -229,6 +230,15 @@ class MixtureBackend(Backend):
         names = self.classes_[flagged.reshape(len(flagged), -1).any(1)].tolist()
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return f"class{'es' * (len(names) > 1)} {', '.join(map(repr, names[:10]))}{more}"
+
+    def fingerprint(self) -> str | None:
+        """Hash what ``fit`` learned, on which errors depend."""
+        content = hashlib.sha256()
+        for name, value in sorted(vars(self).items()):
+            if name.endswith("_") and name != "classes_" and isinstance(value, Tensor | np.ndarray):
+                content.update(f"{name} {tuple(value.shape)}".encode())
+                content.update(np.ascontiguousarray(value).tobytes())
+        return content.hexdigest()
 
     # --------------------------------------------------------------- the network's interface
 

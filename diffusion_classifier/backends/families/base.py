@@ -241,6 +241,12 @@ def alphas_cumprod(scheduler: Any) -> Tensor:
             f"{advice}"
         )
     betas = scheduler.betas
+    if betas.ndim != 1 or not len(betas):
+        raise InputValueError(
+            f"the betas of {type(scheduler).__name__} have shape {tuple(betas.shape)}; they must "
+            "be a list of one number per timestep: correct trained_betas in the scheduler's "
+            "configuration."
+        )
     wrong = ~((betas > 0) & (betas < 1))
     wrong[-1:] &= betas[-1:] != 1  # a last timestep without signal
     if wrong.any():

@@ -20,15 +20,32 @@ def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -
     ------
     InputValueError
         If a component is missing that is neither optional nor in ``may_lack``, the denoiser needs
-        inputs that the family does not supply, or the autoencoder's scale is unusable.
+        inputs that the family does not supply, a tokenizer allows more tokens than its text encoder
+        has positions, or the autoencoder's scale is unusable.
     """
     for name in family.components:
         optional = name in family.optional or name in may_lack
         if getattr(pipeline, name, None) is None and not optional:
             raise InputValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
     family.check(pipeline)
+    for name in family.text_encoders:
+        _check_length(name, getattr(pipeline, name, None), pipeline)
     if "vae" in family.components:
         check_scaling(pipeline.vae)
+
+
+def _check_length(name: str, encoder: Any, pipeline: Any) -> None:
+    """Raise if prompts are padded to more tokens than a CLIP text encoder has positions."""
+    tokenizer = getattr(pipeline, name.replace("text_encoder", "tokenizer"), None)
+    positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+    if tokenizer is None or positions is None or not type(encoder).__name__.startswith("CLIP"):
+        return
+    if not 0 < tokenizer.model_max_length <= positions:
+        raise InputValueError(
+            f"the tokenizer of the {name} allows {tokenizer.model_max_length} tokens "
+            f"(model_max_length), but the {name} has {positions} positions; restore its "
+            "tokenizer_config.json."
+        )
 
 
 def check_scheduler(

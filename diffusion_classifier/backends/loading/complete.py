@@ -65,17 +65,8 @@ def _checked(load: Any, extra: dict[str, Any], folder: Path, name: str) -> Any:
         place = Path(path)
         if place.parent != folder or options.get("output_loading_info"):
             return load(cls, path, *args, **options)
-        try:
+        with explained_failure(f"the {place.name} of {name} cannot be loaded as {cls.__name__}"):
             loaded = load(cls, path, *args, **options, **extra)
-        except (ImportError, MemoryError, torch.OutOfMemoryError, InputError):
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())[:LONGEST]
-            raise InputFileError(
-                f"the {place.name} of {name} cannot be loaded as {cls.__name__} "
-                f"({type(error).__name__}: {reason}); its files or its configuration are damaged: "
-                "copy or download the folder again."
-            ) from error
         if not extra:
             return loaded
         network, info = loaded
@@ -83,6 +74,21 @@ def _checked(load: Any, extra: dict[str, Any], folder: Path, name: str) -> Any:
         return network
 
     return from_pretrained
+
+
+@contextmanager
+def explained_failure(what: str) -> Iterator[None]:
+    """Turn whatever a library raises over files that make no sense into an InputFileError."""
+    try:
+        yield
+    except (ImportError, MemoryError, torch.OutOfMemoryError, InputError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:LONGEST]
+        raise InputFileError(
+            f"{what} ({type(error).__name__}: {reason}); its files or its configuration are "
+            "damaged: copy or download the folder again."
+        ) from error
 
 
 def _check_loaded(network: Any, info: dict[str, Any], component: str, name: str) -> None:

@@ -22,7 +22,7 @@ from ...utils.quiet import quiet
 from ...utils.validation import check_option
 from ..families.class_names import names_of
 from ..families.registry import find_family
-from .complete import complete_weights
+from .complete import complete_weights, explained_failure
 from .components import component_classes, unused_components
 from .files import CONVERT_ADVICE, PICKLE_SUFFIXES, check_files
 from .origin import INDEX, SINGLE_FILE_ADVICE, Origin, local_folder, read_index
@@ -110,7 +110,11 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
             folder = Path(pipeline_class.download(origin.name, **options))
     for name in needed:
         check_files(folder, name, classes[name], origin.variant)
-    with quiet(progress_bars=not is_local), complete_weights(folder, origin.name):
+    with (
+        quiet(progress_bars=not is_local),
+        complete_weights(folder, origin.name),
+        explained_failure(f"{origin.name} cannot be loaded as {index['_class_name']}"),
+    ):
         pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
     if not is_local:
         pipeline.register_to_config(_name_or_path=origin.name)  # not the cache's folder

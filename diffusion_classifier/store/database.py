@@ -1,0 +1,433 @@
+"""One SQLite file of a store: the errors that one process computed.
+
+A file is written by one process, in transactions with a rollback journal, and read by any. It uses
+no write-ahead log, which shared file systems do not support. A reader holds SQLite's lock only
+while it fetches the rows of one image.
+
+Whatever is read is verified. A content is found by a hash of itself. A row has a checksum over the
+keys that it was asked by and its errors. Files whose tables are not exactly those below are damaged
+as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ..errors import StoreError
+from ..utils.display import short_repr
+from ..utils.files import atomic_file
+from .keys import KINDS, Content
+
+FORMAT = 1
+_APPLICATION = 0x44434552  # "DCER", in the header of the file
+_NAME = re.compile(r"errors-v(\d{1,6})-.*\.sqlite")
+_CONTENTS = (
+    "CREATE TABLE contents (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, "
+    "kind TEXT NOT NULL, text TEXT NOT NULL)"
+)
+_IMAGES = "CREATE TABLE images (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE)"
+_ERRORS = (
+    "CREATE TABLE errors (network INTEGER NOT NULL, image INTEGER NOT NULL, "
+    "prompt INTEGER NOT NULL, tape INTEGER NOT NULL, start INTEGER NOT NULL, "
+    "errors BLOB NOT NULL, {}PRIMARY KEY (network, image, prompt, tape, start)) WITHOUT ROWID"
+)
+# Format 0 had no checksums.
+SCHEMAS = {
+    0: {"contents": _CONTENTS, "images": _IMAGES, "errors": _ERRORS.format("")},
+    1: {
+        "contents": _CONTENTS,
+        "images": _IMAGES,
+        "errors": _ERRORS.format("crc INTEGER NOT NULL, "),
+    },
+}
+_SECONDS_TO_READ, _SECONDS_TO_WRITE = 1.0, 5.0  # that a busy file is tried again
+_MOST_IDS = 500  # in one query
+_MOST_CACHED = 10_000
+_DAMAGE = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+)
+_SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ
+
+
+class BusyFileError(Exception):
+    """Another process has locked the file."""
+
+
+class DamagedStoreError(Exception):
+    """A file is not as it was written."""
+
+
+class Row(NamedTuple):
+    """Errors of one image, prompt and consecutive draws; all but ``start`` are keys or bytes."""
+
+    network: bytes
+    image: bytes
+    prompt: bytes
+    tape: bytes
+    start: int
+    errors: bytes  # float32, little-endian
+
+    def checksum(self) -> int:
+        """Return a checksum of keys and errors."""
+        place = b"".join(self[:4]) + struct.pack("<q", self.start)
+        return zlib.crc32(self.errors, zlib.crc32(place))
+
+
+class Database:
+    """An open file of a store.
+
+    Parameters
+    ----------
+    path : Path
+    write : bool, default=False
+        Whether rows will be added.
+    file_format : int, optional
+        By default the one that the file's name states.
+
+    Raises
+    ------
+    DamagedStoreError, BusyFileError
+    StoreError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, write: bool = False, file_format: int | None = None) -> None:
+        self.path = path
+        self.format = named_format(path) if file_format is None else file_format
+        self._ids: dict[bytes, int] = {}  # of contents
+        self._keys: dict[tuple[str, int], bytes] = {}  # of contents and images, by table and id
+        with self._translating():
+            # A reader also opens for writing where it may: after a kill, it rolls back the
+            # transaction that the writer left.
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=_SECONDS_TO_WRITE if write else _SECONDS_TO_READ,
+            )
+        try:
+            with self._translating():
+                self._inode = os.stat(path).st_ino
+                for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "synchronous=FULL"):
+                    self._connection.execute(f"PRAGMA {pragma}")
+                if not write:
+                    self._connection.execute("PRAGMA query_only=ON")
+                self._check_schema()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Create an empty file, which nobody sees before it is complete.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written.
+        """
+        try:
+            with atomic_file(path) as file:
+                file.write(_empty(FORMAT))
+        except OSError as error:
+            raise StoreError(
+                f"errors cannot be kept in {short_repr(str(path.parent))} ({error}); make room or "
+                "allow writing, or pass another folder as memory."
+            ) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file still lies under its name; others may have set it aside."""
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except OSError:
+            return False
+
+    def _check_schema(self) -> None:
+        values = [
+            self._connection.execute(f"PRAGMA {name}").fetchone()
+            for name in ("application_id", "user_version")
+        ]
+        if values != [(_APPLICATION,), (self.format,)]:
+            raise DamagedStoreError("its header was changed")
+        query = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+        if dict(self._connection.execute(query).fetchall()) != SCHEMAS[self.format]:
+            raise DamagedStoreError("its tables are others than this package makes")
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Turn SQLite's exceptions into those of this module."""
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise  # a mistake in this module
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BusyFileError from error
+            if code is None or code & 0xFF in _DAMAGE or code == _SHORT_READ:
+                raise DamagedStoreError(str(error)) from error
+            raise StoreError(
+                f"{short_repr(str(self.path))} cannot be read or written ({error}); make room or "
+                "allow writing, or pass another folder as memory."
+            ) from error
+
+    # ------------------------------------------------------------------ looking up
+
+    def find_ids(self, contents: Collection[bytes]) -> dict[int, bytes]:
+        """Return the ids of the contents with these keys, as far as the file has them."""
+        keys, found = list(contents), {}
+        with self._translating():
+            for first in range(0, len(keys), _MOST_IDS):
+                part = keys[first : first + _MOST_IDS]
+                query = f"SELECT id, key FROM contents WHERE key IN ({_marks(part)})"
+                found.update(self._connection.execute(query, part).fetchall())
+        return found
+
+    def find(
+        self, network: int, network_key: bytes, image: bytes, prompts: Mapping[int, bytes]
+    ) -> list[Row]:
+        """Return the verified rows of one image.
+
+        Parameters
+        ----------
+        network : int
+            Its id in this file.
+        network_key, image : bytes
+        prompts : mapping of int to bytes
+            Keys of the prompts that are asked for, by their ids in this file.
+        """
+        query = (
+            "SELECT prompt, tape, start, errors, crc FROM errors WHERE network = ? "
+            "AND image = (SELECT id FROM images WHERE key = ?)"
+        )
+        values: list[Any] = [network, image]
+        if len(prompts) <= _MOST_IDS:
+            query += f" AND prompt IN ({_marks(prompts)})"
+            values += prompts
+        with self._translating():
+            found = self._connection.execute(query, values).fetchall()
+            return [
+                self._verified(
+                    network_key, image, prompts[row[0]], self._key("contents", row[1]), *row[2:]
+                )
+                for row in found
+                if row[0] in prompts
+            ]
+
+    def _verified(
+        self, network: bytes, image: bytes, prompt: bytes, tape: bytes, start: Any, errors: Any,
+        crc: Any = None,
+    ) -> Row:  # fmt: skip
+        """Return a row that has the right types and checksum."""
+        if not (isinstance(start, int) and isinstance(errors, bytes) and 0 <= start < 2**31):
+            raise DamagedStoreError("a row has other types than this package writes")
+        row = Row(network, image, prompt, tape, start, errors)
+        if len(errors) % 4 or (self.format > 0 and row.checksum() != crc):
+            raise DamagedStoreError("the checksum of a row differs from its content")
+        return row
+
+    def _key(self, table: str, number: int) -> bytes:
+        """Return the key of an image or content by its id."""
+        key = self._keys.get((table, number))
+        if key is None:
+            query = f"SELECT key FROM {table} WHERE id = ?"
+            found = self._connection.execute(query, (number,)).fetchone()
+            if found is None or not isinstance(found[0], bytes):
+                raise DamagedStoreError(f"a row refers to an entry of {table} that is not there")
+            if len(self._keys) >= _MOST_CACHED:
+                self._keys.clear()
+            key = self._keys[table, number] = found[0]
+        return key
+
+    def content(self, key: bytes) -> Content:
+        """Return the verified content with a key."""
+        with self._translating():
+            query = "SELECT kind, text FROM contents WHERE key = ?"
+            found = self._connection.execute(query, (key,)).fetchone()
+        content = None if found is None else _as_content(*found)
+        if content is None or content.key != key:
+            raise DamagedStoreError("a network, prompt or list of draws is not as it was written")
+        return content
+
+    # ------------------------------------------------------------------ reading all
+
+    def contents(self, kind: str) -> dict[int, Content]:
+        """Return the contents of a kind by their ids; those not as they were written are left out.
+
+        There are few: networks, prompts, and the draws of races.
+        """
+        with self._translating():
+            query = "SELECT id, key, text FROM contents WHERE kind = ?"
+            found = self._connection.execute(query, (kind,)).fetchall()
+        contents = {number: (key, _as_content(kind, text)) for number, key, text in found}
+        return {
+            n: content for n, (key, content) in contents.items() if content and content.key == key
+        }
+
+    def image_keys(self) -> Iterator[bytes]:
+        """Yield the keys of all images that have errors, sorted."""
+        with self._translating():
+            for (key,) in self._connection.execute("SELECT key FROM images ORDER BY key"):
+                yield key
+
+    def totals(self) -> dict[int, tuple[int, int]]:
+        """Return the numbers of images and of errors of each network, by its id."""
+        query = (
+            "SELECT network, COUNT(DISTINCT image), SUM(LENGTH(errors)) / 4 FROM errors "
+            "GROUP BY network"
+        )
+        with self._translating():
+            return {n: (images, errors) for n, images, errors in self._connection.execute(query)}
+
+    def rows(self, damaged: list[str] | None = None) -> Iterator[Row]:
+        """Yield all rows.
+
+        Parameters
+        ----------
+        damaged : list, optional
+            Takes what is wrong with rows that cannot be read or verified, which are left out. A
+            damaged page ends a pass over the file, so there is a second one from its other end.
+            Without the list, damage raises.
+        """
+        columns = "network, image, prompt, tape, start, errors" + ", crc" * (self.format > 0)
+        for order in ("ASC", "DESC"):
+            by = ", ".join(f"{name} {order}" for name in ("network", "image", "prompt", "tape"))
+            try:
+                with self._translating():
+                    cursor = self._connection.execute(f"SELECT {columns} FROM errors ORDER BY {by}")
+                    while found := cursor.fetchone():
+                        network, image, prompt, tape, *rest = found
+                        try:
+                            yield self._verified(
+                                self._key("contents", network),
+                                self._key("images", image),
+                                self._key("contents", prompt),
+                                self._key("contents", tape),
+                                *rest,
+                            )
+                        except DamagedStoreError as error:
+                            if damaged is None:
+                                raise
+                            damaged.append(str(error))
+                return
+            except DamagedStoreError as error:
+                if damaged is None:
+                    raise
+                damaged.append(str(error))
+
+    # ------------------------------------------------------------------ writing
+
+    def add(self, contents: Iterable[Content], rows: Iterable[Row]) -> None:
+        """Add contents and rows in one transaction; those that are there already stay.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or the file is read-only. The file then holds what it held before.
+        """
+        execute = self._connection.execute
+        with self._translating():
+            execute("BEGIN IMMEDIATE")
+            try:
+                for content in contents:
+                    execute(
+                        "INSERT OR IGNORE INTO contents (key, kind, text) VALUES (?, ?, ?)",
+                        (content.key, *content),
+                    )
+                images: dict[bytes, int] = {}
+                for row in rows:
+                    if row.image not in images:
+                        execute("INSERT OR IGNORE INTO images (key) VALUES (?)", (row.image,))
+                        query = "SELECT id FROM images WHERE key = ?"
+                        images[row.image] = execute(query, (row.image,)).fetchone()[0]
+                    execute(
+                        "INSERT INTO errors VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                        "errors = excluded.errors, crc = excluded.crc "
+                        "WHERE LENGTH(excluded.errors) > LENGTH(errors.errors)",
+                        (
+                            self._id(row.network),
+                            images[row.image],
+                            self._id(row.prompt),
+                            self._id(row.tape),
+                            row.start,
+                            row.errors,
+                            row.checksum(),
+                        ),
+                    )
+                execute("COMMIT")
+            except BaseException:
+                self._ids.clear()  # some of them may be rolled back
+                with suppress(sqlite3.Error):
+                    execute("ROLLBACK")
+                raise
+
+    def _id(self, key: bytes) -> int:
+        """Return the id of a content that the file has."""
+        if key not in self._ids:
+            if len(self._ids) >= _MOST_CACHED:
+                self._ids.clear()
+            query = "SELECT id FROM contents WHERE key = ?"
+            self._ids[key] = self._connection.execute(query, (key,)).fetchone()[0]
+        return self._ids[key]
+
+    def remove_network(self, number: int) -> None:
+        """Remove a network's errors, and give their room back."""
+        with self._translating():
+            execute = self._connection.execute
+            execute("DELETE FROM errors WHERE network = ?", (number,))
+            execute("DELETE FROM contents WHERE id = ?", (number,))
+            execute("DELETE FROM images WHERE id NOT IN (SELECT image FROM errors)")
+            execute("VACUUM")
+
+
+def named_format(path: Path) -> int:
+    """Return the format that a file's name states; the file is damaged if its header differs."""
+    found = _NAME.fullmatch(path.name)
+    assert found is not None  # as list_files found it
+    return int(found[1])
+
+
+def is_store_file(name: str) -> bool:
+    """Whether a file has the name of a store's file."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _as_content(kind: Any, text: Any) -> Content | None:
+    return Content(kind, text) if kind in KINDS and isinstance(text, str) else None
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+@lru_cache
+def _empty(version: int) -> bytes:
+    """Return the bytes of a file without rows."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"PRAGMA application_id={_APPLICATION}")
+    connection.execute(f"PRAGMA user_version={version}")
+    for statement in SCHEMAS[version].values():
+        connection.execute(statement)
+    connection.commit()
+    data = connection.serialize()
+    connection.close()
+    return data
