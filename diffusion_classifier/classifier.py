@@ -119,6 +119,9 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     verbose : "auto", bool or int, default="auto"
         Whether to show a progress bar. "auto" shows it in a terminal or notebook if the work takes
         more than a second, 0 never and 1 always.
+    memory : str, path-like or None, default=None
+        Folder that keeps errors, so that none is computed twice, whatever the labels, pruner or
+        weighting (:mod:`diffusion_classifier.store`). Other processes may share it. Not saved.
 
     Attributes
     ----------
@@ -128,17 +131,13 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         The prompts of each label.
     backend_ : Backend
         The noise predictor; it shares its weights with ``backend``.
-    sampler_ : Sampler
-        Fitted copy of ``sampler``.
-    pruner_ : Pruner
-        Fitted copy of ``pruner``.
-    weighting_ : Weighting
-        Fitted copy of ``weighting``.
+    sampler_, pruner_, weighting_ : Sampler, Pruner, Weighting
+        Fitted copies of ``sampler``, ``pruner`` and ``weighting``.
     calibrator_ : Calibrator or None
         Fitted copy of ``calibrator``, with the learned temperature.
     loss_ : str
         The ``loss`` at ``fit``. Later changes of parameters have no effect before the next
-        ``fit``, except those of ``batch_size`` and ``verbose``.
+        ``fit``, except those of ``batch_size``, ``memory`` and ``verbose``.
     resize_ : str
         The ``resize`` mode at ``fit``.
     image_size_ : tuple of (int, int) or None
@@ -180,6 +179,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         "batch_size": Options("auto") | Integers(1, MANY),
         "random_state": Integers(0, 2**32 - 1) | InstancesOf(np.random.RandomState) | None,
         "verbose": Options("auto") | Booleans() | Integers(0),
+        "memory": InstancesOf(str) | InstancesOf(os.PathLike) | None,
     }
 
     def __init__(
@@ -202,6 +202,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         dtype: str | torch.dtype = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: Verbosity = "auto",
+        memory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.backend = backend
         self.prompts = prompts
@@ -220,6 +221,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
+        self.memory = memory
 
     @all_or_nothing
     def fit(self, X: Any, y: ArrayLike) -> Self:

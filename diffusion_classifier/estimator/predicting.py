@@ -88,8 +88,11 @@ class Predictor:
         Raises
         ------
         InputValueError
-            If the batch size or the budget of draws is invalid.
+            If the batch size or the budget of draws is invalid, or errors of this backend cannot
+            be kept.
         """
+        if self.memory is not None:
+            network_content(self.inputs.backend, self.setup.made_by or {})
         BatchSize.of_network(self.batch_size, self.inputs.backend.device, 1)
         self.max_evaluations()
 

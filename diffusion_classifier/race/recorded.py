@@ -145,6 +145,6 @@ def _not_recorded(request: Request, n_known: Tensor) -> InputValueError:
     row = int((n_known < request.n_draws).nonzero()[0])
     return InputValueError(
         f"the error of image {request.image}, prompt {int(request.prompts[row])}, draw "
-        f"{request.start + int(n_known[row])} was not recorded, because that prompt had been dropped; "
-        "record the table with errors(X, full=True)."
+        f"{request.start + int(n_known[row])} was not recorded, because that prompt had been "
+        "dropped; record the table with errors(X, full=True)."
     )

@@ -12,44 +12,28 @@ as well.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
-import struct
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from ..errors import StoreError
 from ..utils.display import short_repr
 from ..utils.files import atomic_file
 from .keys import KINDS, Content
+from .schema import (
+    APPLICATION,
+    FORMAT,
+    SCHEMAS,
+    BusyFileError,
+    DamagedStoreError,
+    Row,
+    empty_file,
+    named_format,
+)
 
-FORMAT = 1
-_APPLICATION = 0x44434552  # "DCER", in the header of the file
-_NAME = re.compile(r"errors-v(\d{1,6})-.*\.sqlite")
-_CONTENTS = (
-    "CREATE TABLE contents (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, "
-    "kind TEXT NOT NULL, text TEXT NOT NULL)"
-)
-_IMAGES = "CREATE TABLE images (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE)"
-_ERRORS = (
-    "CREATE TABLE errors (network INTEGER NOT NULL, image INTEGER NOT NULL, "
-    "prompt INTEGER NOT NULL, tape INTEGER NOT NULL, start INTEGER NOT NULL, "
-    "errors BLOB NOT NULL, {}PRIMARY KEY (network, image, prompt, tape, start)) WITHOUT ROWID"
-)
-# Format 0 had no checksums.
-SCHEMAS = {
-    0: {"contents": _CONTENTS, "images": _IMAGES, "errors": _ERRORS.format("")},
-    1: {
-        "contents": _CONTENTS,
-        "images": _IMAGES,
-        "errors": _ERRORS.format("crc INTEGER NOT NULL, "),
-    },
-}
 _SECONDS_TO_READ, _SECONDS_TO_WRITE = 1.0, 5.0  # that a busy file is tried again
 _MOST_IDS = 500  # in one query
 _MOST_CACHED = 10_000
@@ -62,30 +46,6 @@ _DAMAGE = (
     sqlite3.SQLITE_TOOBIG,
 )
 _SHORT_READ = 522  # SQLITE_IOERR_SHORT_READ
-
-
-class BusyFileError(Exception):
-    """Another process has locked the file."""
-
-
-class DamagedStoreError(Exception):
-    """A file is not as it was written."""
-
-
-class Row(NamedTuple):
-    """Errors of one image, prompt and consecutive draws; all but ``start`` are keys or bytes."""
-
-    network: bytes
-    image: bytes
-    prompt: bytes
-    tape: bytes
-    start: int
-    errors: bytes  # float32, little-endian
-
-    def checksum(self) -> int:
-        """Return a checksum of keys and errors."""
-        place = b"".join(self[:4]) + struct.pack("<q", self.start)
-        return zlib.crc32(self.errors, zlib.crc32(place))
 
 
 class Database:
@@ -143,7 +103,7 @@ class Database:
         """
         try:
             with atomic_file(path) as file:
-                file.write(_empty(FORMAT))
+                file.write(empty_file(FORMAT))
         except OSError as error:
             raise StoreError(
                 f"errors cannot be kept in {short_repr(str(path.parent))} ({error}); make room or "
@@ -166,7 +126,7 @@ class Database:
             self._connection.execute(f"PRAGMA {name}").fetchone()
             for name in ("application_id", "user_version")
         ]
-        if values != [(_APPLICATION,), (self.format,)]:
+        if values != [(APPLICATION,), (self.format,)]:
             raise DamagedStoreError("its header was changed")
         query = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
         if dict(self._connection.execute(query).fetchall()) != SCHEMAS[self.format]:
@@ -194,7 +154,8 @@ class Database:
 
     def find_ids(self, contents: Collection[bytes]) -> dict[int, bytes]:
         """Return the ids of the contents with these keys, as far as the file has them."""
-        keys, found = list(contents), {}
+        keys = list(contents)
+        found: dict[int, bytes] = {}
         with self._translating():
             for first in range(0, len(keys), _MOST_IDS):
                 part = keys[first : first + _MOST_IDS]
@@ -399,35 +360,9 @@ class Database:
             execute("VACUUM")
 
 
-def named_format(path: Path) -> int:
-    """Return the format that a file's name states; the file is damaged if its header differs."""
-    found = _NAME.fullmatch(path.name)
-    assert found is not None  # as list_files found it
-    return int(found[1])
-
-
-def is_store_file(name: str) -> bool:
-    """Whether a file has the name of a store's file."""
-    return _NAME.fullmatch(name) is not None
-
-
 def _as_content(kind: Any, text: Any) -> Content | None:
     return Content(kind, text) if kind in KINDS and isinstance(text, str) else None
 
 
 def _marks(values: Collection[Any]) -> str:
     return ", ".join("?" * len(values))
-
-
-@lru_cache
-def _empty(version: int) -> bytes:
-    """Return the bytes of a file without rows."""
-    connection = sqlite3.connect(":memory:")
-    connection.execute(f"PRAGMA application_id={_APPLICATION}")
-    connection.execute(f"PRAGMA user_version={version}")
-    for statement in SCHEMAS[version].values():
-        connection.execute(statement)
-    connection.commit()
-    data = connection.serialize()
-    connection.close()
-    return data

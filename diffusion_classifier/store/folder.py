@@ -20,16 +20,16 @@ from typing import TypeVar
 
 from ..errors import NotAFolderError, StoreError
 from ..utils.display import short_repr
-from .database import (
+from .database import Database
+from .keys import Content
+from .schema import (
     FORMAT,
     BusyFileError,
-    Database,
     DamagedStoreError,
     Row,
     is_store_file,
     named_format,
 )
-from .keys import Content
 
 _ROWS_PER_COPY = 5_000
 _OWN_FILES: dict[tuple[int, str], Path] = {}  # by process, which may have been forked, and folder

@@ -20,9 +20,10 @@ from ..errors import StoreError
 from ..race.recorded import RecordedErrors
 from ..race.source import ErrorSource, Request
 from ..race.tape import DrawTape
-from .database import Database, Row
+from .database import Database
 from .folder import StoreFolder
 from .keys import Content, TapeRecord
+from .schema import Row
 
 COMMIT_SECONDS = 30.0
 _MOST_PENDING = 2**18  # errors that are kept in memory before they are written

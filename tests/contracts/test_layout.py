@@ -17,6 +17,7 @@ FLOORS = (
     ("samplers", "pruners", "scoring"),
     ("strategies", "race"),
     ("records",),
+    ("store",),
     ("estimator",),
     ("classifier",),
     ("matching", "distributed"),

@@ -18,7 +18,6 @@ arithmetic, which it does in float64.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ from ...noise.schedule import NoiseSchedule
 from ...utils.constraints import MANY, Integers, Options, Table, check
 from ...utils.display import short_repr
 from ..base import Backend, Conditioning
-from .parameters import as_finite, class_positions, total_moments
+from .parameters import as_finite, class_positions, hash_learned, total_moments
 
 # Standardised data have variances near 1. A covariance with an eigenvalue below NEAR_SINGULAR (one
 # row, constant or collinear features) gets ADDED_VARIANCE added to its diagonal.
@@ -231,14 +230,8 @@ class MixtureBackend(Backend):
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return f"class{'es' * (len(names) > 1)} {', '.join(map(repr, names[:10]))}{more}"
 
-    def fingerprint(self) -> str | None:
-        """Hash what ``fit`` learned, on which errors depend."""
-        content = hashlib.sha256()
-        for name, value in sorted(vars(self).items()):
-            if name.endswith("_") and name != "classes_" and isinstance(value, Tensor | np.ndarray):
-                content.update(f"{name} {tuple(value.shape)}".encode())
-                content.update(np.ascontiguousarray(value).tobytes())
-        return content.hexdigest()
+    def fingerprint(self) -> str:
+        return hash_learned(vars(self))
 
     # --------------------------------------------------------------- the network's interface
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,13 @@ def class_positions(classes: Any, labels: Sequence[Any]) -> Tensor:
                 f"{', '.join(map(repr, list(position)[:10]))}; call fit again with all labels."
             )
     return torch.tensor([position[label] for label in labels], dtype=torch.int64)
+
+
+def hash_learned(attributes: Mapping[str, Any]) -> str:
+    """Hash the arrays that ``fit`` learned; the classes are places among them, not their names."""
+    content = hashlib.sha256()
+    for name, value in sorted(attributes.items()):
+        if name.endswith("_") and name != "classes_" and isinstance(value, Tensor | np.ndarray):
+            content.update(f"{name} {tuple(value.shape)}".encode())
+            content.update(np.ascontiguousarray(value).tobytes())
+    return content.hexdigest()

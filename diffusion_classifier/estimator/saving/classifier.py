@@ -80,7 +80,8 @@ def write_classifier(
     fitted = learned_attributes(attributes) | {name: attributes[name] for name in UNDERSCORED}
     del fitted["backend_"]
     check_fitted(fitted, backend)
-    kept = {name: value for name, value in parameters.items() if name != "backend"}
+    # memory is a folder of this machine
+    kept = {name: value for name, value in parameters.items() if name not in ("backend", "memory")}
     if isinstance(kept["random_state"], np.random.RandomState):
         kept["random_state"] = None  # its state has changed since fit; seed_ is saved instead
     state = {
