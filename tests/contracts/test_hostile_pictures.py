@@ -114,8 +114,14 @@ def test_an_interrupt_ends_the_reading_of_many_files(paths, monkeypatch):
         return open_image(path)
 
     monkeypatch.setattr(Image, "open", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        clf.predict(paths * 1000)
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in a background job
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clf.predict(paths * 1000)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert len(opened) < 12_000 and rows == []
     for thread in threading.enumerate():
         if thread.name.startswith(("headers", "decode")):  # started as the interrupt came
