@@ -132,8 +132,8 @@ class Inputs:
             )
         elif backend.input_kind == "array":
             table = X if isinstance(X, _CheckedRows) else self._read_arrays(X, finite=not skip)[0]
-            # torch warns about arrays that are not writable.
-            rows = torch.as_tensor(np.require(table, requirements="W"))
+            # torch warns about arrays that are not writable, and refuses reversed ones.
+            rows = torch.as_tensor(np.require(table, requirements=["C", "W"]))
             yield OpenImages(
                 len(rows),
                 lambda indices: backend.encode_images(rows[list(indices)]),

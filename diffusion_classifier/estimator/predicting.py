@@ -32,7 +32,7 @@ from ..records.table import ErrorTable
 from ..samplers.base import Sampler
 from ..scoring.likelihood_check import LikelihoodCheck
 from ..store.folder import StoreFolder
-from ..store.keys import network_content, prompt_contents
+from ..store.keys import TapeRecord, network_content, prompt_contents
 from ..store.memory import Memory
 from ..utils.validation import check_option
 from .inputs import ON_ERROR, Inputs
@@ -163,8 +163,7 @@ class Predictor:
             StoreFolder(self.memory),
             network_content(backend, setup.made_by or {}),
             prompt_contents(backend, self.condition, setup.prompts),
-            tape,
-            setup.seed,
+            TapeRecord.of(tape, setup.seed),
             key_of,
         )
 

@@ -64,9 +64,9 @@ class RecordedErrors:
         """
         found: list[Tensor] = []
         missing: list[Request] = []
-        places: list[tuple[Tensor, Tensor, int]] = []  # answer, its rows, its first column
+        places: list[tuple[int, Tensor, int]] = []  # number of the answer, rows, first column
         n_recorded = 0
-        for request in requests:
+        for number, request in enumerate(requests):
             answer = self._look_up(request)
             found.append(answer)
             if not bool(answer.isnan().any()):
@@ -82,11 +82,15 @@ class RecordedErrors:
                     rounds = self._after(request.rounds, n)
                     start = request.start + n
                     missing.append(Request(request.image, request.prompts[rows], rounds, start))
-                    places.append((answer, rows, n))
+                    places.append((number, rows, n))
         self._on_recorded(n_recorded)
         computed = self._source.evaluate(missing) if self._source and missing else []
-        for (answer, rows, n), errors in zip(places, computed, strict=True):
-            answer[rows, n:] = errors
+        for (number, rows, n), errors in zip(places, computed, strict=True):
+            dtype = torch.promote_types(
+                found[number].dtype, errors.dtype
+            )  # exact backends: float64
+            found[number] = found[number].to(dtype)
+            found[number][rows, n:] = errors.to(dtype)
         return found
 
     def _look_up(self, request: Request) -> Tensor:

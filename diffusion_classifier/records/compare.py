@@ -72,10 +72,11 @@ def comparable_errors(
         )
     recorded = {prompt: p for p, prompt in enumerate(table.prompts)}
     n_draws = table.errors.shape[2]
-    errors = torch.full((len(table), len(asked.prompts), n_draws), torch.nan)
+    found = torch.as_tensor(table.errors)
+    errors = found.new_full((len(table), len(asked.prompts), n_draws), torch.nan)
     for p, prompt in enumerate(asked.prompts):
         if prompt in recorded:
-            errors[:, p] = torch.as_tensor(table.errors[:, recorded[prompt]])
+            errors[:, p] = found[:, recorded[prompt]]
     return errors
 
 

@@ -6,6 +6,6 @@ asked, and what it computes is added. Another label set, budget, pruner, weighti
 finds what is there.
 """
 
-from .memory import Memory
+from .store import ErrorStore, StoreInfo, Verification
 
-__all__ = ["Memory"]
+__all__ = ["ErrorStore", "StoreInfo", "Verification"]

@@ -122,12 +122,14 @@ class Database:
             return False
 
     def _check_schema(self) -> None:
-        values = [
-            self._connection.execute(f"PRAGMA {name}").fetchone()
-            for name in ("application_id", "user_version")
-        ]
-        if values != [(APPLICATION,), (self.format,)]:
+        application, version, n_pages, page_size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version", "page_count", "page_size")
+        )
+        if (application, version) != (APPLICATION, self.format):
             raise DamagedStoreError("its header was changed")
+        if os.stat(self.path).st_size < n_pages * page_size:  # SQLite reads zeros there
+            raise DamagedStoreError("its end is missing")
         query = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
         if dict(self._connection.execute(query).fetchall()) != SCHEMAS[self.format]:
             raise DamagedStoreError("its tables are others than this package makes")
@@ -177,7 +179,7 @@ class Database:
             Keys of the prompts that are asked for, by their ids in this file.
         """
         query = (
-            "SELECT prompt, tape, start, errors, crc FROM errors WHERE network = ? "
+            "SELECT prompt, tape, start, size, errors, crc FROM errors WHERE network = ? "
             "AND image = (SELECT id FROM images WHERE key = ?)"
         )
         values: list[Any] = [network, image]
@@ -195,14 +197,15 @@ class Database:
             ]
 
     def _verified(
-        self, network: bytes, image: bytes, prompt: bytes, tape: bytes, start: Any, errors: Any,
-        crc: Any = None,
+        self, network: bytes, image: bytes, prompt: bytes, tape: bytes, start: Any, size: Any,
+        errors: Any, crc: Any = None,
     ) -> Row:  # fmt: skip
         """Return a row that has the right types and checksum."""
-        if not (isinstance(start, int) and isinstance(errors, bytes) and 0 <= start < 2**31):
+        good = isinstance(start, int) and 0 <= start < 2**31 and size in (4, 8)
+        if not (good and isinstance(errors, bytes) and len(errors) % size == 0):
             raise DamagedStoreError("a row has other types than this package writes")
-        row = Row(network, image, prompt, tape, start, errors)
-        if len(errors) % 4 or (self.format > 0 and row.checksum() != crc):
+        row = Row(network, image, prompt, tape, start, size, errors)
+        if self.format > 0 and row.checksum() != crc:
             raise DamagedStoreError("the checksum of a row differs from its content")
         return row
 
@@ -244,20 +247,35 @@ class Database:
             n: content for n, (key, content) in contents.items() if content and content.key == key
         }
 
-    def image_keys(self) -> Iterator[bytes]:
-        """Yield the keys of all images that have errors, sorted."""
+    def image_keys(self, after: bytes, most: int, network: int | None = None) -> list[bytes]:
+        """Return the next keys of images, sorted; by default of all networks."""
+        query = "SELECT key FROM images WHERE key > ?"
+        values: list[Any] = [after]
+        if network is not None:
+            query += " AND id IN (SELECT DISTINCT image FROM errors WHERE network = ?)"
+            values.append(network)
         with self._translating():
-            for (key,) in self._connection.execute("SELECT key FROM images ORDER BY key"):
-                yield key
+            found = self._connection.execute(f"{query} ORDER BY key LIMIT ?", (*values, most))
+            return [key for (key,) in found]
 
-    def totals(self) -> dict[int, tuple[int, int]]:
-        """Return the numbers of images and of errors of each network, by its id."""
-        query = (
-            "SELECT network, COUNT(DISTINCT image), SUM(LENGTH(errors)) / 4 FROM errors "
-            "GROUP BY network"
-        )
+    def totals(self) -> list[tuple[int, int, int]]:
+        """Return the number of errors of each network and list of draws, by their ids."""
+        query = "SELECT network, tape, SUM(LENGTH(errors) / size) FROM errors GROUP BY 1, 2"
         with self._translating():
-            return {n: (images, errors) for n, images, errors in self._connection.execute(query)}
+            return self._connection.execute(query).fetchall()
+
+    def prompts_of(self, network: int) -> set[int]:
+        """Return the ids of the prompts that have errors of a network."""
+        query = "SELECT DISTINCT prompt FROM errors WHERE network = ?"
+        with self._translating():
+            return {number for (number,) in self._connection.execute(query, (network,))}
+
+    def check(self) -> None:
+        """Raise a DamagedStoreError if SQLite finds a fault in the file's structure."""
+        with self._translating():
+            found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != ("ok",):
+            raise DamagedStoreError(f"SQLite reports: {str(found[0])[:200]}")
 
     def rows(self, damaged: list[str] | None = None) -> Iterator[Row]:
         """Yield all rows.
@@ -269,7 +287,7 @@ class Database:
             damaged page ends a pass over the file, so there is a second one from its other end.
             Without the list, damage raises.
         """
-        columns = "network, image, prompt, tape, start, errors" + ", crc" * (self.format > 0)
+        columns = "network, image, prompt, tape, start, size, errors" + ", crc" * (self.format > 0)
         for order in ("ASC", "DESC"):
             by = ", ".join(f"{name} {order}" for name in ("network", "image", "prompt", "tape"))
             try:
@@ -321,8 +339,8 @@ class Database:
                         query = "SELECT id FROM images WHERE key = ?"
                         images[row.image] = execute(query, (row.image,)).fetchone()[0]
                     execute(
-                        "INSERT INTO errors VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                        "errors = excluded.errors, crc = excluded.crc "
+                        "INSERT INTO errors VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                        "SET size = excluded.size, errors = excluded.errors, crc = excluded.crc "
                         "WHERE LENGTH(excluded.errors) > LENGTH(errors.errors)",
                         (
                             self._id(row.network),
@@ -330,6 +348,7 @@ class Database:
                             self._id(row.prompt),
                             self._id(row.tape),
                             row.start,
+                            row.size,
                             row.errors,
                             row.checksum(),
                         ),

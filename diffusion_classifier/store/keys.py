@@ -139,6 +139,7 @@ def network_content(backend: Backend, made_by: Mapping[str, Any]) -> Content:
         "made_by": {name: value for name, value in made_by.items() if name not in PLACE},
         "fingerprint": fingerprint,
         "dtype": str(backend.dtype),
+        "input_kind": backend.input_kind,
         "prediction_type": backend.prediction_type,
         "alpha": backend.schedule.alpha.tolist(),
         "sigma": backend.schedule.sigma.tolist(),

@@ -19,7 +19,6 @@ from torch import Tensor
 from ..errors import StoreError
 from ..race.recorded import RecordedErrors
 from ..race.source import ErrorSource, Request
-from ..race.tape import DrawTape
 from .database import Database
 from .folder import StoreFolder
 from .keys import Content, TapeRecord
@@ -43,7 +42,7 @@ class _Pending(NamedTuple):
 
     start: int
     prompts: NDArray[np.int64]
-    errors: NDArray[np.float32]
+    errors: NDArray[np.floating]
 
 
 class Memory:
@@ -56,9 +55,8 @@ class Memory:
     folder : StoreFolder
     network : Content
     prompts : sequence of Content of length P
-    tape : DrawTape
-    seed : int
-        Key of the draws.
+    tape : TapeRecord
+        The draws of the race, as far as its budget goes.
     key_of : callable
         Maps the index of an image to its key.
     """
@@ -68,8 +66,7 @@ class Memory:
         folder: StoreFolder,
         network: Content,
         prompts: Sequence[Content],
-        tape: DrawTape,
-        seed: int,
+        tape: TapeRecord,
         key_of: Callable[[int], bytes],
     ) -> None:
         self.n_prompts = len(prompts)
@@ -78,10 +75,9 @@ class Memory:
         self._key_of = key_of
         self._keys: dict[int, bytes] = {}  # of images in the race
         self._known: dict[int, Tensor] = {}
-        record = TapeRecord.of(tape, seed)
-        self._tape = record.content()
+        self._tape = tape.content()
         # Prompts and draws may repeat. Errors are looked up once and copied to all their places.
-        self._draws, self._draw_of = np.unique(record.keys, return_inverse=True)
+        self._draws, self._draw_of = np.unique(tape.keys, return_inverse=True)
         prompt_keys = [prompt.key for prompt in prompts]
         self._column = {key: p for p, key in enumerate(dict.fromkeys(prompt_keys))}
         self._column_of = np.array([self._column[key] for key in prompt_keys])
@@ -89,7 +85,7 @@ class Memory:
         self._ids: dict[Database, _Ids] = {}
         self._pending: dict[bytes, list[_Pending]] = {}
         self._n_pending = self._n_requests = 0
-        self._since = 0.0
+        self._since = time.monotonic()  # of the latest commit
 
     def __enter__(self) -> Memory:
         return self
@@ -127,17 +123,18 @@ class Memory:
         return self._keys[image]
 
     def _look_up(self, image: bytes) -> Tensor:
-        found = np.full((len(self._column), len(self._draws)), np.nan, np.float32)
-        for rows in self._folder.ask(lambda database: self._rows(database, image)):
-            for column, places, errors in rows:
-                found[column, places] = errors
+        rows = [row for part in self._folder.ask(lambda d: self._rows(d, image)) for row in part]
+        dtype = np.result_type(np.float32, *(errors.dtype for _, _, errors in rows))
+        found = np.full((len(self._column), len(self._draws)), np.nan, dtype)
+        for column, places, errors in rows:
+            found[column, places] = errors
         known = found[self._column_of][:, self._draw_of]
         some = np.flatnonzero(~np.isnan(known).all(0))
         return torch.from_numpy(known[:, : some[-1] + 1 if len(some) else 0].copy())
 
     def _rows(
         self, database: Database, image: bytes
-    ) -> list[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> list[tuple[int, NDArray[np.int64], NDArray[np.floating]]]:
         """Return the column, places among the draws and errors of each row of a file."""
         ids = self._ids.get(database)
         if ids is None:
@@ -148,7 +145,7 @@ class Memory:
             return []
         found = []
         for row in database.find(ids.network, self._network_key, image, ids.prompts):
-            errors = np.frombuffer(row.errors, "<f4")
+            errors = row.values
             places = self._places_of(database, row.tape)[row.start : row.start + len(errors)]
             is_asked = places >= 0  # other draws are of no use here
             asked = errors[: len(places)][is_asked]
@@ -173,8 +170,6 @@ class Memory:
 
     def add(self, request: Request, errors: Tensor) -> None:
         """Keep the errors [A, J] that answer a request."""
-        if not self._n_requests:
-            self._since = time.monotonic()
         pending = _Pending(request.start, request.prompts.numpy(), errors.numpy())
         self._pending.setdefault(self._key(request.image), []).append(pending)
         self._n_pending += pending.errors.size
@@ -202,6 +197,7 @@ class Memory:
         contents = [self._network, self._tape, *self._prompts]
         self._folder.add(contents, self._new_rows())
         self._pending, self._n_pending, self._n_requests = {}, 0, 0
+        self._since = time.monotonic()
         self._folder.refresh()
         self._ids.clear()  # files may hold more by now
 
@@ -212,17 +208,19 @@ class Memory:
         for image, parts in self._pending.items():
             first = min(part.start for part in parts)
             last = max(part.start + part.errors.shape[1] for part in parts)
-            errors = np.full((len(keys), last - first), np.nan, "<f4")
+            dtype = np.result_type(*(part.errors.dtype for part in parts)).newbyteorder("<")
+            errors = np.full((len(keys), last - first), np.nan, dtype)
             for part in parts:
-                place = slice(part.start - first, part.start - first + part.errors.shape[1])
-                errors[self._column_of[part.prompts], place] = part.errors
+                start = part.start - first
+                stop = start + part.errors.shape[1]
+                errors[self._column_of[part.prompts], start:stop] = part.errors
             is_known = ~np.isnan(errors)
             for column in np.flatnonzero(is_known.any(1)).tolist():
                 edges = np.flatnonzero(np.diff(is_known[column], prepend=False, append=False))
                 for start, stop in edges.reshape(-1, 2).tolist():
                     data = errors[column, start:stop].tobytes()
-                    row = Row(self._network_key, image, keys[column], tape, first + start, data)
-                    rows.append(row)
+                    place = (self._network_key, image, keys[column], tape, first + start)
+                    rows.append(Row(*place, dtype.itemsize, data))
         return rows
 
 

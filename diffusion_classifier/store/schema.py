@@ -10,6 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 FORMAT = 1
 APPLICATION = 0x44434552  # "DCER", in the header of the file
 _NAME = re.compile(r"errors-v(\d{1,6})-.*\.sqlite")
@@ -21,7 +24,8 @@ _IMAGES = "CREATE TABLE images (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE
 _ERRORS = (
     "CREATE TABLE errors (network INTEGER NOT NULL, image INTEGER NOT NULL, "
     "prompt INTEGER NOT NULL, tape INTEGER NOT NULL, start INTEGER NOT NULL, "
-    "errors BLOB NOT NULL, {}PRIMARY KEY (network, image, prompt, tape, start)) WITHOUT ROWID"
+    "size INTEGER NOT NULL, errors BLOB NOT NULL, {}"
+    "PRIMARY KEY (network, image, prompt, tape, start)) WITHOUT ROWID"
 )
 # Format 0 had no checksums.
 SCHEMAS = {
@@ -43,18 +47,36 @@ class DamagedStoreError(Exception):
 
 
 class Row(NamedTuple):
-    """Errors of one image, prompt and consecutive draws; all but ``start`` are keys or bytes."""
+    """Errors of one image, prompt and consecutive draws.
+
+    Attributes
+    ----------
+    network, image, prompt, tape : bytes
+        Keys.
+    start : int
+        Place of the first draw in the tape.
+    size : {4, 8}
+        Bytes of an error: float32, or float64 of exact backends.
+    errors : bytes
+        Little-endian.
+    """
 
     network: bytes
     image: bytes
     prompt: bytes
     tape: bytes
     start: int
-    errors: bytes  # float32, little-endian
+    size: int
+    errors: bytes
+
+    @property
+    def values(self) -> NDArray[np.floating]:
+        """The errors."""
+        return np.frombuffer(self.errors, f"<f{self.size}")
 
     def checksum(self) -> int:
         """Return a checksum of keys and errors."""
-        place = b"".join(self[:4]) + struct.pack("<q", self.start)
+        place = b"".join(self[:4]) + struct.pack("<qq", self.start, self.size)
         return zlib.crc32(self.errors, zlib.crc32(place))
 
 
