@@ -12,12 +12,10 @@ Needs Ray: ``pip install 'diffusion-classifier[ray]'``.
 from __future__ import annotations
 
 import copy
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
@@ -30,6 +28,8 @@ from .errors import (
     NonFiniteOutputError,
     OutOfMemoryError,
 )
+from .evaluation.predictions import FIELDS, no_prediction, predictions
+from .images.files import opened
 from .records.table import ErrorTable
 from .utils.constraints import Integers, Reals, Sequences, check
 from .utils.display import short_repr
@@ -91,11 +91,9 @@ def score_dataset(
     Returns
     -------
     ray.data.Dataset
-        One row per image, in the order of ``dataset`` if Ray preserves it: ``id``, ``label``,
-        ``labels`` and ``probabilities`` of the ``top`` most probable classes, ``n_evaluations``,
-        the certificate's ``resolved``, ``runner_up``, ``margin``, ``standard_error`` and
-        ``n_draws``, then ``columns``. An image without an answer has nulls there, and the reason
-        in ``error``.
+        One row per image, in the order of ``dataset`` if Ray preserves it: ``id``, what
+        :func:`~diffusion_classifier.evaluation.predictions` records of the answer, then
+        ``columns``. An image without an answer has nulls, and the reason in ``error``.
 
     Raises
     ------
@@ -130,7 +128,7 @@ def score_dataset(
     for name in (image_column, id_column, *columns):
         if name not in names:
             raise InputValueError(f"the data set has no column {name!r}; it has {names}.")
-    if clash := set(columns) & set(OWN_COLUMNS):
+    if clash := set(columns) & {"id", *FIELDS}:
         raise InputValueError(f"columns {sorted(clash)} are the result's own; rename them.")
     clf = copy.copy(clf).set_params(verbose=0)
     if memory is not None:
@@ -156,12 +154,6 @@ def score_dataset(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
-
-
-OWN_COLUMNS = (
-    "id", "label", "labels", "probabilities", "n_evaluations", "resolved", "runner_up", "margin",
-    "standard_error", "n_draws", "error",
-)  # fmt: skip
 
 
 class Scorer:
@@ -207,7 +199,7 @@ class Scorer:
             See :func:`score_dataset`.
         """
         ids = batch[self.id_column]
-        answers = [self._no_answer() for _ in ids]
+        answers = [no_prediction("") for _ in ids]
         images, rows = [], []
         for row, value in enumerate(batch[self.image_column]):
             try:
@@ -234,8 +226,9 @@ class Scorer:
             for image, row in zip(images, rows, strict=True):
                 self._score([image], [row], answers)
             return
-        for row, answer in zip(rows, self._read(table), strict=True):
-            answers[row] |= answer
+        found = predictions(self.clf, table, top=self.top, on_error="skip")
+        for row, answer in zip(rows, found, strict=True):
+            answers[row] = answer
 
     def _errors(self, images: list[Any]) -> ErrorTable:
         """Compute the errors; shortages of memory and of a shared file system may pass."""
@@ -247,36 +240,6 @@ class Scorer:
                     raise
         return self.clf.errors(images, on_error="skip")
 
-    def _read(self, table: ErrorTable) -> list[dict[str, Any]]:
-        """Return the answer of each image of a table."""
-        proba = self.clf.predict_proba(table, on_error="skip")
-        certificate = table.certificate
-        reasons = dict(table.skipped)
-        answers: list[dict[str, Any]] = []
-        for i, row in enumerate(proba):
-            if i in reasons:
-                answers.append({"error": reasons[i]})
-                continue
-            best = np.argsort(-row, kind="stable")[: self.top]
-            record = certificate[i]
-            answers.append(
-                {
-                    "label": self.clf.classes_[row.argmax()].item(),
-                    "labels": self.clf.classes_[best].tolist(),
-                    "probabilities": row[best].tolist(),
-                    "n_evaluations": int(table.n_evaluations[i]),
-                    "resolved": bool(record.resolved),
-                    "runner_up": np.asarray(record.runner_up).item(),
-                    "margin": float(record.margin),
-                    "standard_error": float(record.standard_error),
-                    "n_draws": int(record.n_draws),
-                }
-            )
-        return answers
-
-    def _no_answer(self) -> dict[str, Any]:
-        return dict.fromkeys(OWN_COLUMNS[1:])
-
     def _to_table(self, batch: Mapping[str, NDArray[Any]], answers: list[dict[str, Any]]) -> Any:
         """Make a table whose types do not depend on which images have answers."""
         import pyarrow as pa
@@ -285,6 +248,7 @@ class Scorer:
         label = pa.from_numpy_dtype(classes.dtype) if classes.dtype.kind in "biuf" else pa.string()
         kinds = {
             "label": label,
+            "probability": pa.float64(),
             "labels": pa.list_(label),
             "probabilities": pa.list_(pa.float64()),
             "n_evaluations": pa.int64(),
@@ -307,13 +271,7 @@ def _as_image(value: Any) -> Any:
     if isinstance(value, Mapping) and {"bytes", "path"} & set(value):  # Hugging Face, not decoded
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes | bytearray | memoryview):
-        from PIL import Image
-
-        from .images.files import check_size, naming_errors
-
-        with naming_errors("image 0"):
-            image = Image.open(io.BytesIO(value))
-            check_size(image.size, "image 0")
+        with opened(bytes(value), 0) as image:
             image.load()
             return image
     if value is None:

@@ -5,6 +5,7 @@ Only regular files are opened. A named pipe or device could block for ever, or n
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,15 +52,19 @@ def check_path(path: FilePath, index: int) -> None:
 
 
 @contextmanager
-def opened(path: FilePath, index: int) -> Iterator[Image.Image]:
-    """Open an image file; errors, also those inside the block, name the image.
+def opened(file: FilePath | bytes, index: int) -> Iterator[Image.Image]:
+    """Open an image file, or the bytes of one; errors, also inside the block, name the image.
 
     Pillow reads the header only, until the pixels are needed. Its limit on the number of pixels
     is kept.
     """
-    check_path(path, index)
-    name = _name(path, index)
-    with naming_errors(name), Image.open(path) as image:
+    source: Any
+    if isinstance(file, bytes):
+        name, source = f"image {index}", io.BytesIO(file)
+    else:
+        check_path(file, index)
+        name, source = _name(file, index), file
+    with naming_errors(name), Image.open(source) as image:
         if image.format == "EPS":
             raise InputValueError(f"{name} is PostScript, a program that is not run; convert it.")
         check_size(image.size, name)

@@ -1,0 +1,102 @@
+"""Predictions as records: one plain dict for each image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..classifier import DiffusionClassifier
+from ..errors import InputTypeError
+from ..estimator.inputs import OnError
+from ..records.table import ErrorTable
+from ..utils.constraints import Integers, check
+from ..utils.display import short_repr
+
+FIELDS = (
+    "label", "probability", "labels", "probabilities", "n_evaluations", "resolved", "runner_up",
+    "margin", "standard_error", "n_draws", "error",
+)  # fmt: skip
+
+
+def predictions(
+    clf: DiffusionClassifier, X: Any, *, top: int = 5, on_error: OnError = "raise"
+) -> list[dict[str, Any]]:
+    """Predict images, and return all that is known of each answer.
+
+    Parameters
+    ----------
+    clf : DiffusionClassifier
+        Fitted.
+    X : images of length n or an ErrorTable
+        See ``DiffusionClassifier.predict``.
+    top : int, default=5
+        Number of classes in ``labels`` and ``probabilities``, the most probable first.
+    on_error : {"raise", "skip"}, default="raise"
+        As in ``DiffusionClassifier.predict``.
+
+    Returns
+    -------
+    list of dict, of length n
+        ``label`` and its ``probability``; ``labels`` and ``probabilities`` of the ``top`` most
+        probable classes; ``n_evaluations``, the network rows that it took; and how the race ended,
+        as in ``ErrorTable.certificate``: ``resolved``, ``runner_up``, ``margin``,
+        ``standard_error``, ``n_draws``. ``error`` is None. All values are Python's own, so that
+        ``pandas.DataFrame(records)`` and ``json`` read them. Of an image that was skipped, all are
+        None but ``error``, the reason.
+
+    Raises
+    ------
+    InputTypeError
+        If ``clf`` is not a DiffusionClassifier.
+    InputError, NetworkError
+        As ``DiffusionClassifier.errors`` raises them, with its attribute ``partial``.
+
+    Examples
+    --------
+    >>> from diffusion_classifier import DiffusionClassifier
+    >>> from diffusion_classifier.datasets import load_scenes
+    >>> from diffusion_classifier.pruners import NoPruning
+    >>> clf = DiffusionClassifier(pruner=NoPruning(max_draws=8), random_state=0)
+    >>> clf = clf.fit(None, ["red digit", "green digit", "blue digit"])
+    >>> (record,) = predictions(clf, load_scenes("test", n_samples=1).images, top=2)
+    >>> record["n_evaluations"], len(record["labels"]), record["error"]
+    (24, 2, None)
+    """
+    if not isinstance(clf, DiffusionClassifier):
+        raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
+    check_is_fitted(clf)
+    check("top", top, Integers(1))
+    table = X if isinstance(X, ErrorTable) else clf.errors(X, on_error=on_error)
+    proba = clf.predict_proba(table, on_error=on_error)
+    skipped = dict(table.skipped)
+    certificate = table.certificate
+    records = []
+    for image, row in enumerate(proba):
+        if image in skipped:
+            records.append(no_prediction(skipped[image]))
+            continue
+        best = np.argsort(-row, kind="stable")[:top]
+        race = certificate[image]
+        records.append(
+            {
+                "label": clf.classes_[best[0]].item(),
+                "probability": float(row[best[0]]),
+                "labels": clf.classes_[best].tolist(),
+                "probabilities": row[best].tolist(),
+                "n_evaluations": int(table.n_evaluations[image]),
+                "resolved": bool(race.resolved),
+                "runner_up": np.asarray(race.runner_up).item(),
+                "margin": float(race.margin),
+                "standard_error": float(race.standard_error),
+                "n_draws": int(race.n_draws),
+                "error": None,
+            }
+        )
+    return records
+
+
+def no_prediction(reason: str) -> dict[str, Any]:
+    """Return the record of an image without an answer."""
+    return {**dict.fromkeys(FIELDS), "error": reason}

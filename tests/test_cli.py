@@ -1,0 +1,197 @@
+"""The command line: what it prints and writes, how it stops, and what it returns to the shell."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffusion_classifier import DiffusionClassifier, cli
+from diffusion_classifier.cli import Exit, app, find_images, in_shard, read_labels, to_csv
+from diffusion_classifier.datasets import load_scenes
+from diffusion_classifier.errors import InputError, InputValueError
+from diffusion_classifier.evaluation import FIELDS, predictions
+from diffusion_classifier.race.engine import Engine
+
+LABELS = ["red digit", "green digit", "blue digit"]
+SCENES = load_scenes("test", n_samples=6).images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(SCENES):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def run(*arguments, **options):
+    command = ["predict", *map(str, arguments), "--labels", ",".join(LABELS), "--quiet"]
+    return CliRunner().invoke(app, command, catch_exceptions=False, **options)
+
+
+def expected():
+    clf = DiffusionClassifier(random_state=0).fit(None, LABELS)
+    return predictions(clf, SCENES, top=2)
+
+
+def test_json_holds_the_answers_and_the_settings(folder, tmp_path):
+    file = tmp_path / "answers.json"
+    assert run(folder, "--top", 2, "--json", file).exit_code == Exit.ANSWERED
+    report = json.loads(file.read_text())
+    assert [row.pop("image") for row in report["results"]] == [
+        str(folder / f"{number}.png") for number in range(6)
+    ]
+    for row, record in zip(report["results"], expected(), strict=True):
+        assert row["probability"] == pytest.approx(record["probability"], rel=1e-4)
+        assert row["labels"] == record["labels"] and row["resolved"] == record["resolved"]
+    del report["results"]
+    assert report == {
+        "version": cli.__version__, "model": "embedded", "labels": LABELS, "seed": 0,
+        "shard": None, "complete": True,
+    }  # fmt: skip
+
+
+def test_csv_and_json_lines_hold_one_row_per_image(folder, tmp_path):
+    table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    run(folder, "--csv", table, "--jsonl", lines)
+    rows = list(csv.DictReader(table.open()))
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["label"] for row in rows] == [record["label"] for record in records]
+    assert [float(row["probability"]) for row in rows] == [r["probability"] for r in records]
+    assert set(records[0]) == {"image", *FIELDS}
+
+
+def test_without_a_file_answers_are_printed(folder):
+    command = ["predict", str(folder / "0.png"), "--labels", ",".join(LABELS)]
+    printed = CliRunner().invoke(app, command).stdout
+    assert printed.startswith(f"{folder / '0.png'}\t{expected()[0]['label']}\t0.")
+
+
+def test_shards_are_all_images_once(folder, tmp_path):
+    images = []
+    for number in (1, 2, 3, 4):
+        file = tmp_path / "part.json"
+        assert run(folder, "--shard", f"{number}/4", "--json", file).exit_code == 0
+        images.append([row["image"] for row in json.loads(file.read_text())["results"]])
+    assert [len(part) for part in images] == [2, 2, 1, 1]
+    assert sorted(path for part in images for path in part) == find_images([str(folder)])
+    for bad in ("0/4", "5/4", "1", "a/b", "1/0", "1/4/4", "-1/4"):
+        with pytest.raises(InputValueError, match="must be i/n"):
+            in_shard([], bad)
+
+
+def test_images_are_found_in_folders_globs_and_on_stdin(folder, tmp_path, monkeypatch):
+    everything = [str(folder / f"{number}.png") for number in range(6)]
+    assert find_images([str(folder)]) == find_images([str(folder / "*.png")]) == everything
+    assert find_images([everything[3], everything[1]]) == [everything[3], everything[1]]
+    file = tmp_path / "out.json"
+    listed = "\n".join(everything[:2]) + "\n\n"
+    assert run("-", "--json", file, input=listed).exit_code == 0
+    assert [row["image"] for row in json.loads(file.read_text())["results"]] == everything[:2]
+    with pytest.raises(InputValueError, match="no file matches"):
+        find_images([str(folder / "*.jpg")])
+    with pytest.raises(InputValueError, match="no images"):
+        find_images([])
+
+
+def test_labels_come_from_an_option_or_a_file(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("cat\n\n dog \n", encoding="utf-8")
+    assert read_labels(None, file) == read_labels("cat, dog,", None) == ["cat", "dog"]
+    for both in ((None, None), ("cat", file)):
+        with pytest.raises(InputValueError, match="either --labels or --labels-file"):
+            read_labels(*both)
+    with pytest.raises(InputValueError, match="does not exist"):
+        read_labels(None, tmp_path / "none.txt")
+
+
+def test_unreadable_images_are_an_error_or_skipped(folder, tmp_path):
+    (folder / "2.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"image 2: .*2\.png"):
+        run(folder)
+    file = tmp_path / "out.json"
+    assert run(folder, "--on-error", "skip", "--json", file).exit_code == Exit.SKIPPED
+    rows = json.loads(file.read_text())["results"]
+    assert [row["error"] is None for row in rows] == [True, True, False, True, True, True]
+    for path in folder.iterdir():
+        path.write_bytes(b"no picture")
+    assert run(folder, "--on-error", "skip", "--json", file).exit_code == Exit.SKIPPED
+    assert len(json.loads(file.read_text())["results"]) == 6
+
+
+def stopping(monkeypatch, n_steps):
+    """Press Ctrl-C at the start of a step of the network."""
+    evaluate, steps = Engine.evaluate, []
+
+    def stop(self, requests):
+        steps.append(sum(request.n_rows for request in requests))
+        if len(steps) == n_steps:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, requests)
+
+    monkeypatch.setattr(Engine, "evaluate", stop)
+    return steps
+
+
+@pytest.fixture
+def interruptible():
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_an_interrupt_keeps_the_answers_and_the_same_command_resumes(
+    folder, tmp_path, monkeypatch, interruptible
+):
+    file, options = tmp_path / "out.json", ("--memory", tmp_path / "store", "--batch-size", 4)
+    with monkeypatch.context() as patch:
+        before = stopping(patch, 8)
+        stopped = run(folder, "--json", file, *options)
+    assert stopped.exit_code == Exit.INTERRUPTED
+    report = json.loads(file.read_text())
+    n_done = len(report["results"])
+    assert not report["complete"] and n_done < 6
+    assert f"interrupted: {n_done} of 6 images; run it again" in stopped.stderr
+    with monkeypatch.context() as patch:
+        after = stopping(patch, 10**9)
+        assert run(folder, "--json", file, *options).exit_code == 0
+    results = json.loads(file.read_text())["results"]
+    undisturbed = stopping(monkeypatch, 10**9)
+    assert run(folder, "--json", file, "--batch-size", 4).exit_code == 0
+    assert json.loads(file.read_text())["results"] == results
+    assert sum(before[:-1]) + sum(after) == sum(undisturbed)  # nothing is paid twice
+
+
+def test_a_time_cap_ends_the_run_with_a_code_of_its_own(folder, tmp_path, interruptible):
+    file = tmp_path / "out.json"
+    stopped = run(folder, "--json", file, "--max-minutes", 0)
+    assert stopped.exit_code == Exit.TIME
+    assert "stopped at the time cap" in stopped.stderr and "--memory DIR" in stopped.stderr
+    assert not json.loads(file.read_text())["complete"]
+
+
+def test_csv_starts_no_formula():
+    row = dict.fromkeys(FIELDS) | {"image": "=1+1", "label": "@cat", "probability": 0.5}
+    assert to_csv([row]).splitlines()[1] == "'=1+1,'@cat,0.5,,,,"
+
+
+def shell(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "diffusion_classifier", *map(str, arguments)],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_errors_are_one_line_and_a_code(folder):
+    failed = shell("predict", folder / "7.png", "--labels", "cat,dog")
+    assert failed.returncode == Exit.FAILED and failed.stdout == ""
+    assert failed.stderr.startswith("error: image 0: ") and failed.stderr.count("\n") == 1
+    assert shell("predict", "--top", "many").returncode == Exit.USAGE
+    assert shell("--version").stdout.strip() == cli.__version__
