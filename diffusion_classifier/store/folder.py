@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import NotAFolderError, StoreError
+from ..errors import InputValueError, NotAFolderError, StoreError
 from ..utils.display import short_repr
 from .database import Database
 from .keys import Content
@@ -48,13 +48,17 @@ class StoreFolder:
 
     Raises
     ------
+    InputValueError
+        If the path is empty.
     NotAFolderError
-        If the path is a file.
+        If it is a file.
     StoreError
         If a newer release wrote a file of it, or a file of an older one cannot be converted.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not os.fspath(path):
+            raise InputValueError("memory='' names no folder; set memory=None to keep no errors.")
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise NotAFolderError(
@@ -114,7 +118,7 @@ class StoreFolder:
             return sorted(set(paths) - self._ignored)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
             raise StoreError(
                 f"the folder {short_repr(str(self.path))} cannot be read ({error}); allow reading, "
                 "or pass another folder as memory."

@@ -37,6 +37,7 @@ ALLOWED = {
     "covariances": [1.5, 1e30, 10**30, 0, np.array([0.5, 2.0])],
     "image_size": [None],
     "learn_profile": [True],
+    "memory": [None, "x"],
     "priors": [None, np.array([0.5, 2.0])],
     "prior_images": [0, 1.5, 1e30, 10**30],
     "prior_rounds": [0, 1.5],

@@ -12,7 +12,10 @@ from tests.support import stores
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes"),
+]
 
 
 @pytest.fixture(scope="module")

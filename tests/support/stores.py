@@ -31,7 +31,7 @@ from diffusion_classifier.store.database import Database
 CLASSES = ["a", "b", "c", "d", "e", "f", "g", "h"]
 X = np.random.default_rng(0).normal(size=(16, 3)) * np.tile([3, 8], 8)[:, None]
 N_KILLS = 20
-WINDOW = 30  # rows: the clock of these runs counts rows
+WINDOW = 90  # rows: the clock of these runs counts rows
 BATCH = 4
 MOST_ROWS_PER_STEP = 37  # 8 batches, and less than a round of 3 prompts and 2 draws
 
