@@ -29,6 +29,7 @@ from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, RacingPruner, StagedPruner
 from diffusion_classifier.race.progress import Progress
+from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.store import ErrorStore
 
 BATCH = 64
@@ -87,6 +88,8 @@ def reuse(n_images):
     images, folder = load_scenes("test", n_samples=n_images).images, tempfile.mkdtemp()
     five, ten = DIGIT_NAMES[:5], DIGIT_NAMES
     full = NoPruning(40)
+    # The default sampler of this model proposes other timesteps under other weights.
+    sampler = StratifiedSampler()
     questions = {
         "five labels, 40 draws": {"labels": five, "pruner": full},
         "the same again": {"labels": five, "pruner": full},
@@ -99,7 +102,7 @@ def reuse(n_images):
     print(f"| {n_images} scenes | evaluations | of |\n|---|---|---|")
     for name, options in questions.items():
         with counted() as counts:
-            table = embedded(folder, **options).errors(images)
+            table = embedded(folder, sampler=sampler, **options).errors(images)
         print(f"| {name} | {sum(counts):,} | {int(table.n_evaluations.sum()):,} |")
     print(ErrorStore(folder).info()._replace(models=[]))
 

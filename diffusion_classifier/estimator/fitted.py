@@ -252,7 +252,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         n_images : int
             Number of images.
         table : ErrorTable, optional
-            Errors recorded earlier, as for ``errors``. They are not counted again.
+            Errors recorded earlier, as for ``errors``. They are not counted again; those in
+            ``memory`` are, as the images are not known yet.
 
         Returns
         -------

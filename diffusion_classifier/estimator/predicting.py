@@ -148,7 +148,7 @@ class Predictor:
                 source = RecordedErrors(recorded, source, progress.add_recorded)
             images: Iterable[int] = range(n_images)
             if on_error == "skip":
-                images = _readable(images, engine, skipped)
+                images = _readable(images, engine, memory, skipped)
             results = run_race(source, tape, self.pruner, self.setup.scoring, images)
             yield Race(progress.count(results), n_images, tape, skipped)
 
@@ -251,11 +251,18 @@ def _finished_part(
     return ErrorTable.from_results(results.values(), race.tape, setup, skipped)
 
 
-def _readable(images: Iterable[int], engine: Engine, skipped: Mapping[int, str]) -> Iterator[int]:
+def _readable(
+    images: Iterable[int], engine: Engine, memory: Memory | None, skipped: Mapping[int, str]
+) -> Iterator[int]:
     """Yield the images that can be read, when it is their turn to race."""
     for image in images:
-        engine.latent(image)  # reads it, and those that follow
-        if image in skipped:
-            engine.release(image)
-        else:
+        # An image of which there are errors has been encoded before.
+        is_known = memory is not None and bool(memory.known(image).numel())
+        if not is_known:
+            engine.latent(image)  # reads it, and those that follow
+        if image not in skipped:
             yield image
+            continue
+        engine.release(image)
+        if memory is not None:
+            memory.release(image)

@@ -39,6 +39,7 @@ MODULES = (
     "diffusion_classifier.scoring",
     "diffusion_classifier.scoring.calibration",
     "diffusion_classifier.scoring.weighting",
+    "diffusion_classifier.store",
 )
 # Where every class and function has an example.
 FACE = (

@@ -4,11 +4,14 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import FunctionBackend
 from diffusion_classifier.errors import InputValueError, NonFiniteOutputError
+from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, RacingPruner, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
 from diffusion_classifier.store import ErrorStore, memory
@@ -207,6 +210,38 @@ def test_skipped_images_have_no_key(store, counter):
     for _ in range(2):
         assert stores.same(clf.errors(images, on_error="skip"), scratch)
     assert len(ErrorStore(store)) == len(X) - 1
+
+
+def test_stored_images_are_not_encoded_again(store):
+    encoded = []
+
+    def encode(rows):
+        encoded.append(len(rows))
+        return rows
+
+    clf = classifier(store)
+    clf.backend_.encode = encode
+    for on_error in ("raise", "skip"):
+        clf.errors(X, on_error=on_error)
+        encoded.clear()
+        clf.errors(X, on_error=on_error)
+        assert sum(encoded) == 8  # one batch, which tells the shape of latents
+
+
+def test_unreadable_pictures_are_skipped_in_a_stored_set(tmp_path, monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    backend = FunctionBackend(
+        lambda z, t, c: z / 2, schedule=NoiseSchedule.flow(100), image_size=(16, 16), name="toy"
+    )
+    options = {"pruner": NoPruning(4), "random_state": 0, "batch_size": 4, "verbose": 0}
+    clf = DiffusionClassifier(backend, memory=tmp_path / "store", **options).fit(None, [0, 1])
+    images = [Image.fromarray(picture) for picture in pictures]
+    images[1:1] = [tmp_path / "missing.png"]
+    for _ in range(2):
+        table = clf.errors(images, on_error="skip")
+        assert [image for image, _ in table.skipped] == [1]
+        assert (~np.isnan(table.errors)).sum() == 3 * 2 * 4
+    assert len(ErrorStore(tmp_path / "store")) == 3
 
 
 def test_clones_share_the_folder_and_saves_do_not_hold_it(store, tmp_path):
