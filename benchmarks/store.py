@@ -41,30 +41,31 @@ def embedded(memory=None, labels=DIGIT_NAMES, **options):
 
 
 def seconds(call):
-    start = time.perf_counter()
+    """Return wall-clock seconds and processor seconds of a call."""
+    start, busy = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return np.array([time.perf_counter() - start, time.process_time() - busy])
 
 
 def overhead(n_images, n_pairs):
-    """Print the ratio of times with an empty, a full and no store, and its spread."""
+    """Print the ratio of times with a new, a full and no store, and its spread."""
     images = load_scenes("test", n_samples=n_images).images
     plain, ratios = embedded(), {"new store": [], "full store": []}
     plain.predict(images[:4])
     for pair in range(n_pairs):
-        folder = tempfile.mkdtemp()
-        kept = embedded(folder)
-        calls = [lambda: plain.predict(images), lambda kept=kept: kept.predict(images)]
-        if pair % 2:
-            second, first = seconds(calls[1]), seconds(calls[0])
-        else:
-            first, second = seconds(calls[0]), seconds(calls[1])
-        ratios["new store"].append(second / first)
-        ratios["full store"].append(seconds(calls[1]) / first)
+        kept = embedded(tempfile.mkdtemp())
+        clfs = [plain, kept] if pair % 2 else [kept, plain]
+        taken = {clf: seconds(lambda clf=clf: clf.predict(images)) for clf in clfs}
+        ratios["new store"].append(taken[kept] / taken[plain])
+        ratios["full store"].append(seconds(lambda kept=kept: kept.predict(images)) / taken[plain])
     for name, values in ratios.items():
-        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-        print(f"{name}: {middle:.3f} (quartiles {low:.3f} to {high:.3f}) of the time without")
-    print(f"{n_images} images, {n_pairs} pairs, {torch.get_num_threads()} threads")
+        for clock, column in zip(("wall clock", "processor"), np.transpose(values), strict=True):
+            low, middle, high = np.quantile(column, [0.25, 0.5, 0.75])
+            print(f"{name}, {clock}: {middle:.3f} (quartiles {low:.3f} to {high:.3f}) of without")
+    print(
+        f"{n_images} images, {n_pairs} pairs, {torch.get_num_threads()} threads, "
+        f"{taken[plain][0] / n_images:.2f} s per image"
+    )
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def race_tiny_images(n_images):
         backend, pruner=NoPruning(16), memory=folder, random_state=0, batch_size=1024, verbose=0
     )
     clf.fit(None, [0, 1, 2, 3])
-    time_taken = seconds(lambda: clf.predict(X[:n_images]))
+    time_taken, _ = seconds(lambda: clf.predict(X[:n_images]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     info = ErrorStore(folder).info()
     print(

@@ -258,9 +258,12 @@ class Database:
             found = self._connection.execute(f"{query} ORDER BY key LIMIT ?", (*values, most))
             return [key for (key,) in found]
 
-    def totals(self) -> list[tuple[int, int, int]]:
-        """Return the number of errors of each network and list of draws, by their ids."""
-        query = "SELECT network, tape, SUM(LENGTH(errors) / size) FROM errors GROUP BY 1, 2"
+    def totals(self) -> list[tuple[int, int, int, int]]:
+        """Return the ids of each network and tape, their number of errors, and of draws used."""
+        query = (
+            "SELECT network, tape, SUM(LENGTH(errors) / size), MAX(start + LENGTH(errors) / size) "
+            "FROM errors GROUP BY network, tape"
+        )
         with self._translating():
             return self._connection.execute(query).fetchall()
 

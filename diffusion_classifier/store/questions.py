@@ -39,7 +39,7 @@ def count_errors(folder: StoreFolder) -> dict[tuple[bytes, bytes], int]:
         networks, tapes = database.contents("network"), database.contents("tape")
         return [
             (networks[network].key, tapes[tape].key, n)
-            for network, tape, n in database.totals()
+            for network, tape, n, _ in database.totals()
             if network in networks and tape in tapes
         ]
 
@@ -48,6 +48,17 @@ def count_errors(folder: StoreFolder) -> dict[tuple[bytes, bytes], int]:
         for network, tape, n in part:
             counts[network, tape] = counts.get((network, tape), 0) + n
     return counts
+
+
+def draws_of(database: Database) -> set[int]:
+    """Return the keys of the draws that have errors in one file."""
+    tapes = database.contents("tape")
+    return {
+        key
+        for _, tape, _, n_used in database.totals()
+        if tape in tapes
+        for key in TapeRecord.from_text(tapes[tape].text).keys[:n_used].tolist()
+    }
 
 
 def prompts_of(database: Database, network: bytes) -> list[Content]:

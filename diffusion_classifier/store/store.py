@@ -13,11 +13,12 @@ from ..records.table import ErrorTable
 from ..utils.display import short_repr
 from .database import Database
 from .folder import StoreFolder
-from .keys import Content, TapeRecord
+from .keys import Content
 from .memory import Memory
 from .questions import (
     contents_of_kind,
     count_errors,
+    draws_of,
     find_network,
     find_networks,
     find_tape,
@@ -132,12 +133,7 @@ class ErrorStore:
             networks = find_networks(folder)
             counts = count_errors(folder)
             prompts = {c for found in folder.ask(contents_of_kind("prompt")) for c in found}
-            draws = {
-                key
-                for found in folder.ask(contents_of_kind("tape"))
-                for content in found
-                for key in TapeRecord.from_text(content.text).keys.tolist()
-            }
+            draws = {key for found in folder.ask(draws_of) for key in found}
             totals = dict.fromkeys(networks, 0)
             for (network, _), n in counts.items():
                 totals[network] = totals.get(network, 0) + n
