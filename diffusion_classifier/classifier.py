@@ -95,8 +95,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     prompt_reduction : {"best", "mean", "mixture"}, default="best"
         How the losses of a class's prompts are reduced to one class loss.
     priors : array-like of shape (n_classes,), optional
-        Positive class priors in the order of ``classes_``; they are normalised. By default
-        uniform.
+        Positive class priors in the order of ``classes_``, normalised; by default uniform.
     calibrator : None, str or Calibrator, default=None
         Learns the temperature of the probabilities: "temperature", or "temperature-draws", which
         also depends on the number of draws taken. None keeps a temperature of 1.
@@ -112,8 +111,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     device : str or torch.device, default="auto"
         "auto" is CUDA, else MPS, else the CPU. Ignored for a Backend instance.
     dtype : str or torch.dtype, default="auto"
-        "auto" is float16 on CUDA and float32 elsewhere. Ignored for a Backend instance. Errors
-        are always float32.
+        "auto" is float16 on CUDA, else float32. Ignored for a Backend instance. Errors are float32.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. All images share the same draws.
     verbose : "auto", bool or int, default="auto"
@@ -131,8 +129,12 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         The prompts of each label.
     backend_ : Backend
         The noise predictor; it shares its weights with ``backend``.
-    sampler_, pruner_, weighting_ : Sampler, Pruner, Weighting
-        Fitted copies of ``sampler``, ``pruner`` and ``weighting``.
+    sampler_ : Sampler
+        Fitted copy of ``sampler``.
+    pruner_ : Pruner
+        Fitted copy of ``pruner``.
+    weighting_ : Weighting
+        Fitted copy of ``weighting``.
     calibrator_ : Calibrator or None
         Fitted copy of ``calibrator``, with the learned temperature.
     loss_ : str
@@ -172,7 +174,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     _constraints: ClassVar[Table] = {
         "loss": Options(*LOSS_NAMES),
         "prompt_reduction": Options(*PROMPT_REDUCTIONS),
-        "priors": Arrays(0) | None,
+        "priors": Arrays() | None,
         "n_fit_images": Integers(1, 10**9),
         "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
         "resize": Options(*RESIZE_MODES),
