@@ -240,7 +240,7 @@ def check_output(output: Any, shape: Sequence[Any], source: str, advice: str = "
     ----------
     output : object
     shape : sequence of int
-        Expected shape. A last element ``...`` stands for any further axes.
+        Expected shape. A last element ``...`` stands for any further axes, none of length 0.
     source : str
         What returned the output, for the message.
     advice : str, optional
@@ -263,9 +263,9 @@ def check_output(output: Any, shape: Sequence[Any], source: str, advice: str = "
 floating-point tensor of shape (2, 3). Return its first element.
     """
     open_ended = shape[-1] is ...
-    if isinstance(output, Tensor) and output.is_floating_point():
+    if isinstance(output, Tensor) and output.is_floating_point() and _is_plain(output):
         found = (*output.shape[: len(shape) - 1], ...) if open_ended else output.shape
-        if tuple(found) == tuple(shape):
+        if tuple(found) == tuple(shape) and (output.numel() or not open_ended):
             return output
     if isinstance(output, tuple | list):
         advice = advice or " Return its first element."
@@ -283,4 +283,11 @@ def describe(value: Any) -> str:
     if not isinstance(value, Tensor):
         return "None" if value is None else type(value).__name__
     kind = "" if value.is_floating_point() else f" and dtype {value.dtype}"
+    if not _is_plain(value):
+        kind += " on the meta device" if value.is_meta else f" and layout {value.layout}"
     return f"a tensor of shape {tuple(value.shape)}{kind}"
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has a value in memory for each element: not sparse, not without values."""
+    return tensor.layout is torch.strided and not tensor.is_meta

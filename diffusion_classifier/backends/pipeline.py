@@ -148,7 +148,7 @@ from_pretrained('owner/model').
         free_text_encoder : bool, default=False
             Whether to load the text encoders only to encode prompts and drop them afterwards.
         **options
-            Further arguments of diffusers' ``from_pretrained``.
+            Further arguments of diffusers' ``from_pretrained``; none may run code or read pickles.
 
         Returns
         -------

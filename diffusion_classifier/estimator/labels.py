@@ -139,7 +139,9 @@ def warn_of_alike(
         Label of each prompt.
     """
     prompt_of = [{plain_value(labels[p]): prompts[p] for p in group} for group in alike(condition)]
-    groups = [of_label for of_label in prompt_of if len(of_label) > 1]
+    # several templates may give the same labels again
+    of_labels = {tuple(of_label): of_label for of_label in prompt_of if len(of_label) > 1}
+    groups = list(of_labels.values())
     if not groups:
         return
     names = [", ".join(map(repr, of_label)) for of_label in groups[:5]]

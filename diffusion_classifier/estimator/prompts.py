@@ -69,8 +69,8 @@ def make_prompts(
     ------
     InputValueError
         If a template has no slot or has anything but ``{}`` in braces, a label in a template is
-        blank, a label is missing from the dictionary, prompts are empty or blank, or two labels
-        share a prompt.
+        blank, a label is missing from the dictionary, prompts are empty, blank or no valid
+        Unicode, or two labels share a prompt.
     InputTypeError
         If a template or prompt is not a string, nor an integer where ``indices`` allows it.
 
@@ -98,7 +98,7 @@ def make_prompts(
             ]
             for label in _readable(labels)
         ]
-    _check_distinct(labels, made)
+    _check_made(labels, made)
     return made
 
 
@@ -188,11 +188,18 @@ def _count_slots(template: str) -> int:
     return len(fields)
 
 
-def _check_distinct(labels: Sequence[Any] | np.ndarray, made: list[list[str]]) -> None:
-    """Raise if two labels share a prompt, because their errors would be equal."""
+def _check_made(labels: Sequence[Any] | np.ndarray, made: list[list[str]]) -> None:
+    """Raise if a prompt is no text, or if two labels share one, as their errors would be equal."""
     owner: dict[str, int] = {}
     for k, prompts in enumerate(made):
         for prompt in prompts:
+            try:
+                prompt.encode()
+            except UnicodeEncodeError as error:
+                raise InputValueError(
+                    f"the prompt {short_repr(prompt)} of label {short_repr(labels[k])} is no valid "
+                    f"Unicode text ({error.reason}); read the labels in the right encoding."
+                ) from error
             first = owner.setdefault(prompt, k)
             if first != k:
                 raise InputValueError(

@@ -55,6 +55,10 @@ def check_table(
     at = _first(np.isinf(errors))
     if at is not None:
         raise _bad_error(setup, at, f"is {errors[at]}, but errors must be finite")
+    at = _first(errors < 0)
+    if at is not None and setup.loss != "vlb":  # a bound, whose densities may exceed 1
+        problem = f"is {errors[at]}, but errors of loss={setup.loss!r} must not be negative"
+        raise _bad_error(setup, at, problem)
     at = _first(missing[:, :, :-1] & ~missing[:, :, 1:])
     if at is not None:
         problem = f"is NaN, but that of draw {at[2] + 1} is not; errors must not have gaps"

@@ -84,7 +84,7 @@ class Reals(Constraint):
     def __str__(self) -> str:
         low = f"{'>=' if self.with_low else '>'} {self.low}"
         if self.high == math.inf:
-            return f"a finite number {low}"
+            return "a finite number" + (f" {low}" if self.low > -math.inf else "")
         return f"a number {low} and {'<=' if self.with_high else '<'} {self.high}"
 
 

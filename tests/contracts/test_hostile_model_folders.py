@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.errors import InputError
 from tests.support.other_pipelines import tiny_dit, tiny_sd3
@@ -206,6 +207,29 @@ def test_code_beside_the_weights_is_refused(folder, load, file):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_safetensors": False},
+        {"use_safetensors": None},
+        {"custom_pipeline": "someone/pipeline"},
+        {"custom_pipeline": "someone/pipeline", "trust_remote_code": True},
+        {"trust_remote_code": True},
+        {"use_onnx": True},
+        {"use_flashpack": True},
+    ],
+    ids=str,
+)
+def test_an_option_that_runs_code_or_reads_pickles_is_refused(folder, option):
+    """The caller's own option, too: what is promised of folders holds whatever the options."""
+    weights = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    torch.save(weights, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match=rf"{next(iter(option))}=.*is refused.*DiffusersBackend\("):
+        DiffusersBackend.from_pretrained(folder, **option)
+    harmless = {"use_safetensors": True, "custom_pipeline": None, "trust_remote_code": False}
+    assert DiffusersBackend.from_pretrained(folder, **harmless).image_size == (16, 16)
+
+
 @pytest.mark.parametrize("entry", ["ab", {"a": 1}, None, [], ["a"]], ids=str)
 def test_components_that_are_not_used_are_named_properly(folder, entry):
     edit_index(folder, safety_checker=entry)
@@ -236,6 +260,10 @@ def test_components_that_are_not_used_are_never_imported(folder, entry, monkeypa
         ("unet", {"block_out_channels": "many"}, "unet of .* cannot be loaded as UNet2D"),
         ("unet", {"block_out_channels": []}, "unet of .* cannot be loaded as UNet2D"),
         ("unet", {"block_out_channels": [-1, 8]}, "unet of .* cannot be loaded as UNet2D"),
+        *(
+            ("unet", {"sample_size": size}, r"json of the unet: sample_size=.* must be a pos")
+            for size in ("x", -8, 0, [8], [8, 0])
+        ),
         ("vae", {"norm_num_groups": 0}, "vae of .* cannot be loaded as AutoencoderKL"),
         ("text_encoder", {"hidden_size": "wide"}, "text_encoder of .* cannot be loaded as CLIPT"),
     ],

@@ -20,6 +20,7 @@ from diffusion_classifier.backends.base import Backend
 from diffusion_classifier.errors import (
     InputError,
     InputTypeError,
+    InputValueError,
     NetworkError,
     NonFiniteOutputError,
     OutputShapeError,
@@ -75,6 +76,11 @@ WRONG_OUTPUTS = {
     "one value a row": (lambda z: z[:, :1], r"shape \(16, 1\)" + EXPECTED),
     "a row too few": (lambda z: z[1:], r"shape \(15, 3\)" + EXPECTED),
     "an axis more": (lambda z: z[..., None], r"shape \(16, 3, 1\)" + EXPECTED),
+    "sparse": (
+        lambda z: z.to_sparse(),
+        r"a tensor of shape \(16, 3\) and layout torch.sparse_coo" + EXPECTED,
+    ),
+    "meta": (lambda z: z.to("meta"), r"a tensor of shape \(16, 3\) on the meta device" + EXPECTED),
 }
 
 
@@ -138,6 +144,7 @@ WRONG_LATENTS = {
     "a tuple": (lambda x: (x, x), "tuple; .* Return its first element"),
     "a scalar": (lambda x: x.sum(), r"a tensor of shape \(\)"),
     "one row": (lambda x: x[:1], r"a tensor of shape \(1, 3\)"),
+    "nothing": (lambda x: x[:, :0], r"a tensor of shape \(8, 0\)"),
     "a row more": (
         lambda x: torch.cat([x, x[:1]]),
         r".* shape \(9, 3\); expected .* \(8, ",
@@ -241,6 +248,14 @@ def test_a_pipeline_is_wrapped(tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(images), wrapped.predict_proba(images))
     scores = match_scores(images, ["cat", "dog"], pipeline, max_draws=2, random_state=0)
     assert scores.shape == (2, 2)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_a_pipeline_with_a_network_of_another_library_is_refused(part):
+    pipeline = tiny_sd()
+    setattr(pipeline, part, torch.nn.Linear(2, 2))
+    with pytest.raises(InputValueError, match=f"pipeline.{part} is a Linear, which has no config"):
+        DiffusionClassifier(pipeline).fit(None, ["a", "b"])
 
 
 def test_a_pipeline_of_no_known_family_names_its_class_only():

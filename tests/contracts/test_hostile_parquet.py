@@ -122,6 +122,10 @@ def test_rows_are_read_by_their_keys(rows, scratch, clf, table, name):
         (replaced("errors", 5, [1.0] * 13), "row 5 has 13 errors"),
         (replaced("errors", 0, [1.0, np.nan, 1.0, 1.0]), "row 0 has the error nan"),
         (replaced("errors", 0, [1.0, np.inf, 1.0, 1.0]), "row 0 has the error inf"),
+        (
+            replaced("errors", 0, [1.0, -2.0, 1.0, 1.0]),
+            r"draw 1 is -2\.0, but errors of loss='l2' must not be negative",
+        ),
         (replaced("errors", 0, [1.0, None, 1.0, 1.0]), "row 0 has the error nan"),
         (lambda r: r.drop_columns(["active"]), "0 columns 'active' instead of one"),
         (lambda r: r.append_column("image", r["image"]), "2 columns 'image' instead of one"),

@@ -120,6 +120,13 @@ def test_labels_that_the_text_encoder_reads_alike_are_named_once():
     assert probabilities[order.index("Zero")] == pytest.approx(probabilities[order.index("zero")])
 
 
+def test_labels_that_are_read_alike_in_several_templates_are_named_once():
+    with pytest.warns(UserWarning, match="reads alike") as caught:
+        make(["Zero", "zero", "one"], prompts=["{}", "red {}"])
+    (message,) = [str(w.message) for w in caught if "reads alike" in str(w.message)]
+    assert message.count("'Zero', 'zero'") == 1
+
+
 def test_unicode_forms_of_one_word_are_read_alike():
     with pytest.warns(UserWarning, match="reads alike"):
         make(["caf\u00e9", "cafe\u0301", "one"])

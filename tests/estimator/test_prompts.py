@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.estimator.prompts import make_prompts
 
 DEFAULT = "a photo of a {}"
@@ -124,6 +125,13 @@ def test_prompts_of_a_wrong_type_are_refused_with_type_and_place():
 def test_a_prompt_of_white_space_is_refused(blank):
     with pytest.raises(ValueError, match=r"prompts\['cat'\] is blank"):
         make_prompts(["cat"], {"cat": blank}, DEFAULT)
+
+
+def test_text_that_is_no_unicode_is_refused():
+    """Half of a character, as from a file that was read in the wrong encoding."""
+    for labels, prompts in (["a", "\ud800"], None), (["a", "b"], {"a": "x", "b": "y\udcff"}):
+        with pytest.raises(InputValueError, match=r"prompt .* no valid Unicode text.*encoding"):
+            make_prompts(labels, prompts, DEFAULT)
 
 
 def test_the_empty_string_is_the_unconditional_prompt():

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, FunctionBackend, GaussianBackend
-from diffusion_classifier.errors import InputFileError, InputValueError
+from diffusion_classifier.errors import InputFileError, InputTypeError, InputValueError
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
@@ -267,3 +267,23 @@ def test_a_malicious_model_index_is_not_run(model, clf, tmp_path):
     edit_index(own, _class_name=["evil", "Pipeline"])
     with pytest.raises(ValueError, match="its own code"):
         DiffusionClassifier.load(tmp_path / "kept", backend=own)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        (None, InputTypeError, "folder=None must be the path of a folder"),
+        (3, InputTypeError, "folder=3 must be the path of a folder"),
+        ("/proc/saved", InputFileError, r"'/proc/saved' cannot be made .*; pass another folder"),
+        ("{file}/below", InputFileError, "cannot be made .*; pass another folder"),
+        ("a\0b", InputFileError, "cannot be made .*; pass another folder"),
+    ],
+)
+def test_a_place_that_is_no_folder_is_refused(clf, tmp_path, place, error, message):
+    (tmp_path / "file").touch()
+    place = place.format(file=tmp_path / "file") if isinstance(place, str) else place
+    with pytest.raises(error, match=message):
+        clf.save(place)
+    if error is InputTypeError:
+        with pytest.raises(error, match=message):
+            DiffusionClassifier.load(place)

@@ -41,6 +41,7 @@ from diffusion_classifier.utils.display import short_repr
             [-1e-9, math.inf, None],
             "a finite number >= 0",
         ),
+        (Reals(-math.inf), [-1e300, 0], [math.inf, math.nan], "a finite number"),
         (Reals(0, 1, "neither"), [0.5], [0, 1, 1.0, True], "a number > 0 and < 1"),
         (Reals(0, 1, "left"), [0, 0.999], [1], "a number >= 0 and < 1"),
         (Reals(0, 1, "right"), [1e-9, 1], [0, 1.001], "a number > 0 and <= 1"),

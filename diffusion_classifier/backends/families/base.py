@@ -20,12 +20,14 @@ from torch import Tensor
 from ...errors import InputValueError
 from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
+from ...utils.constraints import Integers, Sequences, check
 from ..base import Conditioning
 from .autoencoder import ENCODING, full_precision, mode, normalised, sliced
 from .class_names import find_class
 
 SCHEDULER_TYPES = ("epsilon", "v_prediction", "sample")
 NO_SIGNAL = 2**-12  # last alpha of some schedulers whose schedule should end at alpha = 0
+SAMPLE_SIZE = Integers(1) | Sequences(Integers(1), 2) | None
 TWO_ENCODERS = ("text_encoder", "text_encoder_2")
 TWO_TOKENIZERS = ("tokenizer", "tokenizer_2")
 
@@ -118,8 +120,15 @@ class Family(ABC):
         return NoiseSchedule.from_alphas_cumprod(alphas_cumprod(pipeline.scheduler))
 
     def image_size(self, pipeline: Any) -> tuple[int, int] | None:
-        """Return height and width of training images; None if the configuration does not say."""
+        """Return height and width of training images; None if the configuration does not say.
+
+        Raises
+        ------
+        InputValueError
+            If the configuration gives no positive sides.
+        """
         size = getattr(pipeline, self.denoiser).config.sample_size
+        check(f"config.json of the {self.denoiser}: sample_size", size, SAMPLE_SIZE)
         if size is None:
             return None
         height, width = (size, size) if isinstance(size, int) else size

@@ -9,6 +9,7 @@ import torch
 
 from ...errors import InputValueError
 from ...noise.schedule import NoiseSchedule
+from ..state import networks
 from .autoencoder import check_scaling
 from .base import Family
 
@@ -19,7 +20,8 @@ def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -
     Raises
     ------
     InputValueError
-        If a component is missing that is neither optional nor in ``may_lack``, the denoiser needs
+        If a component is missing that is neither optional nor in ``may_lack``, a network is not of
+        diffusers or transformers, the denoiser needs
         inputs that the family does not supply, a tokenizer allows more tokens than its text encoder
         has positions, or the autoencoder's scale is unusable.
     """
@@ -27,6 +29,12 @@ def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -
         optional = name in family.optional or name in may_lack
         if getattr(pipeline, name, None) is None and not optional:
             raise InputValueError(f"the pipeline has no {name}; set pipeline.{name} and try again.")
+    for name, network in networks(pipeline, family.components):
+        if not hasattr(network, "config"):
+            raise InputValueError(
+                f"pipeline.{name} is a {type(network).__name__}, which has no config; set it to a "
+                "network of diffusers or transformers, or wrap your own with FunctionBackend."
+            )
     family.check(pipeline)
     for name in family.text_encoders:
         _check_length(name, getattr(pipeline, name, None), pipeline)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ...errors import InputFileError, InputValueError
+from ...utils.display import short_repr
 from ...utils.quiet import quiet
 from ...utils.validation import check_option
 from ..families.class_names import names_of
@@ -28,6 +29,15 @@ from .files import CONVERT_ADVICE, PICKLE_SUFFIXES, check_files
 from .origin import INDEX, SINGLE_FILE_ADVICE, Origin, local_folder, read_index
 
 OFFLOAD = {"model": "enable_model_cpu_offload", "sequential": "enable_sequential_cpu_offload"}
+# Options of diffusers that run code or read other files than safetensors, and harmless values.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "custom_pipeline": (None,),
+    "custom_revision": (None,),
+    "trust_remote_code": (None, False),
+    "use_flashpack": (None, False),
+    "use_onnx": (None, False),
+    "use_safetensors": (True,),
+}
 # Errors of huggingface_hub (subclasses before their base) and what the user can do about each.
 HUB_ADVICE = {
     "GatedRepoError": "is gated: accept its licence at https://huggingface.co/{name}, then log in "
@@ -68,6 +78,14 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
 
     if origin.offload is not None:
         check_option("offload", origin.offload, OFFLOAD)
+    for name, harmless in REFUSED.items():
+        value = origin.options.get(name, harmless[0])
+        if not any(value is good for good in harmless):
+            raise InputValueError(
+                f"{name}={short_repr(value)} is refused, because only safetensors are read and no "
+                "code of a model is run; if you trust this one, load it with diffusers and pass "
+                "DiffusersBackend(pipeline)."
+            )
     folder = local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
     index = read_index(index_path, origin.name)

@@ -18,7 +18,7 @@ from ...backends.resolve import rebuild_backend, resolve_backend
 from ...errors import InputValueError
 from ...utils.constraints import check, check_entries
 from ...utils.display import short_repr
-from .files import read_files, refusing, replace_files
+from .files import as_path, read_files, refusing, replace_files
 from .format import (
     BACKEND,
     FORMAT,
@@ -69,12 +69,13 @@ def write_classifier(
     InputFileError
         If the folder or a file in it is a symbolic link, or cannot be written.
     InputTypeError
-        If a parameter is an instance of a class from outside this package.
+        If ``folder`` is no path, or a parameter is an instance of a class of your own.
     InputValueError
         If the classifier has attributes that ``fit`` does not set.
     """
     from safetensors.torch import save as to_bytes
 
+    path = as_path(folder)
     tensors: dict[str, Tensor] = {}
     backend: Backend = attributes["backend_"]
     fitted = learned_attributes(attributes) | {name: attributes[name] for name in UNDERSCORED}
@@ -94,7 +95,7 @@ def write_classifier(
         "parameters": encode_all(kept, "parameters", tensors),
         "fitted": encode_all(fitted, "fitted", tensors),
     }
-    replace_files(Path(folder), state, to_bytes(tensors))
+    replace_files(path, state, to_bytes(tensors))
 
 
 def read_classifier(
@@ -112,6 +113,8 @@ def read_classifier(
 
     Raises
     ------
+    InputTypeError
+        If ``folder`` is no path.
     MissingFileError
         If a saved file is missing.
     DamagedFileError
@@ -119,7 +122,7 @@ def read_classifier(
     InputValueError
         If the network differs, or was made in memory and is not given.
     """
-    path = Path(folder)
+    path = as_path(folder)
     state, tensors = read_files(path)
     saved, decoder = state["backend"], Decoder(tensors)
     with refusing(path):

@@ -59,10 +59,24 @@ def refusing(folder: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+def as_path(folder: str | os.PathLike[str]) -> Path:
+    """Return the path of a folder; raise an InputTypeError if it is none."""
+    if not isinstance(folder, str | os.PathLike):
+        raise InputTypeError(f"folder={short_repr(folder)} must be the path of a folder.")
+    return Path(folder)
+
+
 def replace_files(path: Path, state: dict[str, Any], content: bytes) -> None:
     """Write both files; until the last step is done, an earlier save is whole."""
-    check_own_folder(path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        check_own_folder(path)
+        path.mkdir(parents=True, exist_ok=True)
+    except InputFileError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise InputFileError(
+            f"the folder {short_repr(str(path))} cannot be made ({error}); pass another folder."
+        ) from error
     with locked(path):
         _check_in_folder(path)
         spare_in_use = (path / SPARE_FILE).exists() and _names_spare(path)
