@@ -92,7 +92,8 @@ class ThresholdPruner(LeaderPruner):
         """
         self._check()
         shortfalls = [  # how far each true class was behind at its worst look
-            -float(differences.cumsum(1)[:, self.min_draws - 1 :].min())
+            # a budget below ``min_draws`` leaves one look, at its end
+            -float(differences.cumsum(1)[:, min(self.min_draws, differences.shape[1]) - 1 :].min())
             for differences in record.paired_differences(weights)
             if differences.mean(1).min() > 0
         ]

@@ -123,6 +123,10 @@ def test_threshold_is_learned_from_how_far_true_classes_fell_behind():
     assert pruner.needs_record
     assert pruner.learn(record).threshold_ == 9.0
     assert ThresholdPruner(error=0.5).learn(record).threshold_ == 5.0
+    n_draws = record.errors.shape[2]
+    late = ThresholdPruner(error=0.0, min_draws=n_draws + 1)  # a budget that allows no cut
+    last = ThresholdPruner(error=0.0, min_draws=n_draws)
+    assert late.learn(record).threshold_ == last.learn(record).threshold_
     with pytest.raises(ValueError, match="none of the 1 recorded"):
         ThresholdPruner().learn(make_record(behind[10:], [0]))
 
