@@ -8,7 +8,12 @@ import torch
 from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import Conditioning, DiffusersBackend, FunctionBackend
+from diffusion_classifier.backends import (
+    Conditioning,
+    DiffusersBackend,
+    FunctionBackend,
+    GaussianBackend,
+)
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.samplers import FixedDraws, StratifiedSampler
@@ -182,3 +187,15 @@ def test_classes_known_by_position_cannot_be_added(make):
         torch.as_tensor(more.errors(IMAGES, table=table).errors),
         torch.as_tensor(more.errors(IMAGES).errors),
     )
+
+
+def test_exact_backends_go_on_from_a_table_in_their_own_precision():
+    rows, labels = np.random.default_rng(0).normal(size=(12, 2)), np.arange(12) % 2
+    clf = DiffusionClassifier(GaussianBackend(), pruner=NoPruning(6), random_state=0)
+    scratch = clf.fit(rows, labels).errors(rows)
+    found = clf.errors(rows, table=clf.errors(rows[:5]))
+    assert found.errors.dtype == scratch.errors.dtype == np.float64
+    np.testing.assert_array_equal(found.errors, scratch.errors)
+    raced = clf.set_params(pruner=StagedPruner((2,), (1,), max_draws=6)).fit(rows, labels)
+    full = raced.errors(rows, full=True, table=raced.errors(rows))
+    np.testing.assert_array_equal(full.errors, scratch.errors)
