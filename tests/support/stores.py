@@ -295,14 +295,14 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder._SECONDS_BETWEEN_TRIES = 0
     counter = counted()
-    print(
-        json.dumps(
-            {
-                "killed": killed_runs(counter),
-                "two": processes_at_once(counter, 2),
-                "eight": processes_at_once(counter, 8),
-                "full": full_disk(counter),
-                "read_only": read_only(counter),
-            }
-        )
-    )
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)  # another user reads a store in it
+        tempfile.tempdir = parent
+        outcome = {
+            "killed": killed_runs(counter),
+            "two": processes_at_once(counter, 2),
+            "eight": processes_at_once(counter, 8),
+            "full": full_disk(counter),
+            "read_only": read_only(counter),
+        }
+    print(json.dumps(outcome))
