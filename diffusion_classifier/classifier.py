@@ -174,7 +174,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     _constraints: ClassVar[Table] = {
         "loss": Options(*LOSS_NAMES),
         "prompt_reduction": Options(*PROMPT_REDUCTIONS),
-        "priors": Arrays() | None,
+        "priors": Arrays(0) | None,
         "n_fit_images": Integers(1, 10**9),
         "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
         "resize": Options(*RESIZE_MODES),
