@@ -79,7 +79,15 @@ class NetworkError(DiffusionClassifierError):
 
 
 class NonFiniteOutputError(NetworkError, FloatingPointError):
-    """The network returned NaN or infinity."""
+    """The network returned NaN or infinity.
+
+    Attributes
+    ----------
+    image : int or None
+        Index of the image, if it is known.
+    """
+
+    image: int | None = None
 
 
 class OutputShapeError(NetworkError, ValueError):

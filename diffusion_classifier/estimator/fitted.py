@@ -89,10 +89,11 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             [n, features]; for those with an ``input_shape``, an array [n, *input_shape]. An
             ErrorTable from ``errors`` is answered without the network.
         on_error : {"raise", "skip"}, default="raise"
-            What to do with images that cannot be read or hold NaN. "raise" checks the headers of
-            all files before the network runs; a file that is damaged after its header raises when
-            it is decoded. "skip" predicts the others: skipped images get the label None, in an
-            object array, or NaN from the other methods. ``skipped_`` lists them.
+            What to do with images that cannot be read, hold NaN or make the network return NaN.
+            "raise" checks the headers of all files before the network runs; a file that is damaged
+            after its header raises when it is decoded. "skip" predicts the others: skipped images
+            get the label None, in an object array, or NaN from the other methods. ``skipped_``
+            lists them.
 
         Returns
         -------

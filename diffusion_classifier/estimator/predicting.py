@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Conditioning
-from ..errors import InputValueError
+from ..errors import InputValueError, NonFiniteOutputError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
 from ..race.engine import Engine
@@ -38,6 +38,7 @@ from ..utils.validation import check_option
 from .inputs import ON_ERROR, Inputs
 
 Skipped = list[tuple[int, str]]
+MOST_FAILURES = 8  # of the network in a row, for images that are skipped
 
 
 class Race(NamedTuple):
@@ -117,7 +118,8 @@ class Predictor:
     ) -> Iterator[Race]:
         """Start a race over the images in X; errors found in ``table`` are not recomputed.
 
-        With ``on_error="skip"`` images that cannot be read do not race.
+        With ``on_error="skip"`` images that cannot be read do not race, and those for which the
+        network returns NaN leave the race.
         """
         tape, backend = self.tape(), self.inputs.backend
         with (
@@ -146,10 +148,14 @@ class Predictor:
                     class_by_position=backend.class_by_position,
                 )
                 source = RecordedErrors(recorded, source, progress.add_recorded)
-            images: Iterable[int] = range(n_images)
+
+            def start(images: Iterable[int]) -> Iterator[Result]:
+                return run_race(source, tape, self.pruner, self.setup.scoring, images)
+
             if on_error == "skip":
-                images = _readable(images, engine, memory, skipped)
-            results = run_race(source, tape, self.pruner, self.setup.scoring, images)
+                results = _skipping(start, n_images, engine, memory, skipped)
+            else:
+                results = start(range(n_images))
             yield Race(progress.count(results), n_images, tape, skipped)
 
     def _memory(
@@ -251,6 +257,35 @@ def _finished_part(
     return ErrorTable.from_results(results.values(), race.tape, setup, skipped)
 
 
+def _skipping(
+    start: Callable[[Iterable[int]], Iterator[Result]],
+    n_images: int,
+    engine: Engine,
+    memory: Memory | None,
+    skipped: dict[int, str],
+) -> Iterator[Result]:
+    """Race all images but those that cannot be read or make the network return NaN.
+
+    When the network fails for an image, those beside it in the race begin again. If it fails for
+    many in a row, the network is at fault, and its error is raised.
+    """
+    left = set(range(n_images))
+    n_failures = 0  # since the last result
+    while True:
+        try:
+            for result in start(_readable(sorted(left - skipped.keys()), engine, memory, skipped)):
+                left.remove(result.image)
+                n_failures = 0
+                yield result
+            return
+        except NonFiniteOutputError as error:
+            n_failures += 1
+            if error.image is None or n_failures > MOST_FAILURES:
+                raise
+            skipped[error.image] = str(error)
+            _release(error.image, engine, memory)
+
+
 def _readable(
     images: Iterable[int], engine: Engine, memory: Memory | None, skipped: Mapping[int, str]
 ) -> Iterator[int]:
@@ -262,7 +297,11 @@ def _readable(
             engine.latent(image)  # reads it, and those that follow
         if image not in skipped:
             yield image
-            continue
-        engine.release(image)
-        if memory is not None:
-            memory.release(image)
+        else:
+            _release(image, engine, memory)
+
+
+def _release(image: int, engine: Engine, memory: Memory | None) -> None:
+    engine.release(image)
+    if memory is not None:
+        memory.release(image)

@@ -197,12 +197,14 @@ class Engine:
         offset = row - (int(bounds[number - 1]) if number else 0)
         timesteps = torch.cat([draws.timesteps for draws in request.rounds])
         timestep = int(timesteps[offset // len(request.prompts)])
-        raise NonFiniteOutputError(
+        error = NonFiniteOutputError(
             f"the network returned NaN or infinity at timestep {timestep} in {self.backend.dtype} "
             f"(image {request.image}, prompt {int(request.prompts[offset % len(request.prompts)])}"
             f", {len(bad)} of {len(errors)} evaluations). No prediction was made. "
             'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
         )
+        error.image = request.image
+        raise error
 
 
 class _Noised(NamedTuple):

@@ -276,3 +276,49 @@ def test_messages_about_a_network_do_not_print_it():
     with pytest.raises(InputError, match=r"FunctionBackend.* no unconditional input") as error:
         match_scores(np.zeros((1, 8, 8, 3)), ["0"], backend)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("method", ["errors", "predict_proba"])
+def test_nan_at_one_timestep_costs_one_image_of_a_thousand(method):
+    """Image 417 is bright; the network fails for it at timestep 3 only."""
+
+    def network(z, t, k):
+        output = z * (1 + k.view(-1, 1, 1, 1))
+        bright = z.amax((1, 2, 3)) > 1e3
+        return output.masked_fill(((t == 3) & bright).view(-1, 1, 1, 1), torch.nan)
+
+    def encode(images):
+        return torch.where(images.amax((1, 2, 3), keepdim=True) == 1, 1e4, images)
+
+    backend = FunctionBackend(
+        network, schedule=NoiseSchedule.flow(8), prediction_type="flow", image_size=(2, 2),
+        encode=encode,
+    )  # fmt: skip
+    clf = DiffusionClassifier(backend, pruner=NoPruning(8), random_state=0, batch_size=64)
+    clf.fit(None, [0, 1])
+    images = np.random.default_rng(0).integers(0, 250, (1000, 2, 2, 3), dtype=np.uint8)
+    images[417] = 255
+    with pytest.raises(NonFiniteOutputError, match=r"timestep 3 .*image 417"):
+        clf.errors(images)
+    found = getattr(clf, method)(images, on_error="skip")
+    assert [image for image, _ in clf.skipped_] == [417]
+    assert "timestep 3" in clf.skipped_[0][1]
+    expected = getattr(clf, method)(np.delete(images, 417, 0))
+    if method == "errors":
+        found, expected = found.errors, expected.errors
+    assert np.isnan(found[417]).all()
+    np.testing.assert_array_equal(np.delete(found, 417, 0), expected)
+
+
+def test_a_network_that_fails_for_all_is_an_error_soon():
+    calls = []
+
+    def network(z, t, k):
+        calls.append(len(z))
+        return torch.full_like(z, torch.nan)
+
+    backend = FunctionBackend(network, schedule=NoiseSchedule.flow(8), image_size=(2, 2))
+    clf = DiffusionClassifier(backend, pruner=NoPruning(2), random_state=0, batch_size=8)
+    with pytest.raises(NonFiniteOutputError):
+        clf.fit(None, [0, 1]).predict(np.zeros((500, 2, 2, 3), np.uint8), on_error="skip")
+    assert sum(calls) < 9 * 8 * 8 + 1  # nine steps of eight batches

@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -198,8 +199,32 @@ def test_nan_for_one_image_leaves_the_others_theirs(store, counter):
         classifier(store, function=nan_for_one).errors(images)
     counter.clear()
     assert stores.same(classifier(store).errors(X), classifier(None).errors(X))
+    found = classifier(store, function=nan_for_one).errors(images, on_error="skip")
+    assert [image for image, _ in found.skipped] == [16] and "NaN" in found.skipped[0][1]
+    assert stores.same(found[:16], classifier(None).errors(X))
     kept = ErrorStore(store).info().errors
     assert kept > 0.8 * classifier(None).errors(X).n_evaluations.sum()
+
+
+def test_memory_that_runs_out_at_any_batch_costs_no_error(tmp_path, counter):
+    """At every tenth batch: it is tried again smaller, and nothing is lost or computed twice."""
+    calls, at = 0, None
+
+    def short_of_memory(z, t, c):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stores.predict_noise(z, t, c)
+
+    scratch = classifier(None).errors(X)
+    n_batches = scratch.n_evaluations.sum() // stores.BATCH
+    for at in range(1, n_batches, 10):
+        calls = 0
+        counter.clear()
+        clf = classifier(tmp_path / str(at), function=short_of_memory)
+        assert stores.same(clf.errors(X), scratch)
+        assert int(counter) == scratch.n_evaluations.sum()
 
 
 def test_skipped_images_have_no_key(store, counter):
