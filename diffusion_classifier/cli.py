@@ -2,8 +2,8 @@
 
 Exit codes: 0, every image has an answer; 1, an input or the network is at fault, and the message
 says which; 2, wrong usage; 3, some images were skipped; 4, the time cap came first; 130, Ctrl-C.
-After 3, 4 and 130 the answers that were found are written. With ``--memory`` the same command goes
-on where it stopped.
+The answers that were found before are written, whatever the code, unless there are none. With
+``--memory`` the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import glob
 import io
 import json
 import os
+import re
+import signal
 import sys
 import threading
 import warnings
@@ -27,13 +29,18 @@ import typer
 
 from ._version import __version__
 from .classifier import DiffusionClassifier
-from .errors import DiffusionClassifierError, InputValueError
+from .errors import (
+    DiffusionClassifierError,
+    InputFileError,
+    InputValueError,
+    MissingFileError,
+)
 from .estimator.inputs import OnError
-from .evaluation import no_prediction, predictions
+from .evaluation import predictions
 from .images import read_images
 from .images.files import list_images
 from .pruners import PrunerName
-from .utils.files import atomic_file
+from .utils.files import atomic_file, check_regular
 
 BLOCK = 256  # images whose errors are held at once
 COLUMNS = ("image", "label", "probability", "n_evaluations", "resolved", "runner_up", "error")
@@ -105,7 +112,7 @@ def predict(
         list[str] | None,
         typer.Option(help='Template such as "a photo of a {}"; may be repeated.'),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to report per image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Classes per image in JSON.")] = 5,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write a JSON file.")] = None,
     jsonl_file: Annotated[
@@ -141,7 +148,8 @@ def predict(
     """Classify images: print one line per image, or write CSV, JSON or JSON lines."""
     paths = in_shard(find_images(images or []), shard)
     names = read_labels(labels, labels_file)
-    if on_error == "raise":
+    check_writable(csv_file, json_file, jsonl_file)
+    if on_error == "raise" and paths:
         read_images(paths).check_files()  # before anything is loaded or computed
     clf = DiffusionClassifier(
         model,
@@ -154,8 +162,8 @@ def predict(
         random_state=seed,
         verbose=0 if quiet else "auto",
     ).fit(None, names)
-    found, code = classify(clf, paths, top, on_error, max_minutes)
-    rows = [{"image": paths[number], **record} for number, record in sorted(found.items())]
+    found, code, failure = classify(clf, paths, top, on_error, max_minutes)
+    rows = [{"image": shown(paths[number]), **record} for number, record in sorted(found.items())]
     report: dict[str, Any] = {
         "version": __version__,
         "model": model or "embedded",
@@ -165,9 +173,10 @@ def predict(
         "complete": len(rows) == len(paths),
         "results": rows,
     }
-    write(csv_file, to_csv(rows))
-    write(json_file, json.dumps(report, indent=1) + "\n")
-    write(jsonl_file, "".join(json.dumps(row) + "\n" for row in rows))
+    if rows or not paths:  # a run that is stopped at once leaves earlier files as they are
+        write(csv_file, to_csv(rows))
+        write(json_file, json.dumps(report, indent=1) + "\n")
+        write(jsonl_file, "".join(json.dumps(row) + "\n" for row in rows))
     if not (quiet or csv_file or json_file or jsonl_file):
         for row in rows:
             answer = row["error"] or f"{row['label']}\t{row['probability']:.3f}"
@@ -176,6 +185,9 @@ def predict(
         reason = "stopped at the time cap" if code == Exit.TIME else "interrupted"
         hint = "run it again to go on" if memory else "with --memory DIR the same command resumes"
         typer.echo(f"{reason}: {len(rows)} of {len(paths)} images; {hint}.", err=True)
+    if failure is not None:
+        typer.echo(f"{len(rows)} of {len(paths)} images were answered before this:", err=True)
+        raise failure
     raise typer.Exit(code)
 
 
@@ -222,7 +234,13 @@ def read_labels(labels: str | None, file: Path | None) -> list[str]:
     if file is None:
         parts = (labels or "").split(",")
     elif file.is_file():
-        parts = file.read_text(encoding="utf-8").splitlines()
+        try:
+            parts = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputValueError(
+                f"the labels file {str(file)!r} is not in UTF-8 ({error.reason} at byte "
+                f"{error.start}); save it as UTF-8."
+            ) from error
     else:
         raise InputValueError(f"the labels file {str(file)!r} does not exist.")
     return [part.strip() for part in parts if part.strip()]
@@ -234,42 +252,44 @@ def classify(
     top: int,
     on_error: OnError = "raise",
     max_minutes: float | None = None,
-) -> tuple[dict[int, dict[str, Any]], Exit]:
-    """Predict block by block, until all images are done, the time is over or Ctrl-C.
+) -> tuple[dict[int, dict[str, Any]], Exit, DiffusionClassifierError | None]:
+    """Predict block by block, until all are done, an error, the end of the time or Ctrl-C.
 
     Returns
     -------
     dict of int to dict
         The record of each image that was answered or cannot be read, by its place in ``paths``.
     Exit
+    DiffusionClassifierError or None
+        The error that ended it.
     """
     records: dict[int, dict[str, Any]] = {}
     start, over = 0, threading.Event()
+    failure: DiffusionClassifierError | None = None
     try:
         with _time_cap(max_minutes, over):
             for start in range(0, len(paths), BLOCK):
                 block = list(paths[start : start + BLOCK])
-                records |= enumerate(_predict_block(clf, block, top, on_error), start)
-    except KeyboardInterrupt as stop:
+                found = predictions(clf, block, top=top, on_error=on_error)
+                records |= enumerate(map(_without_number, found), start)
+    except (KeyboardInterrupt, DiffusionClassifierError) as stop:
         partial = getattr(stop, "partial", None)
         if partial is not None:
             done = enumerate(predictions(clf, partial, top=top, on_error="skip"), start)
             records |= {i: record for i, record in done if record["error"] is None}
-        return records, Exit.TIME if over.is_set() else Exit.INTERRUPTED
+        if isinstance(stop, KeyboardInterrupt):
+            return records, Exit.TIME if over.is_set() else Exit.INTERRUPTED, None
+        failure = stop
     skipped = any(record["error"] for record in records.values())
-    return records, Exit.SKIPPED if skipped else Exit.ANSWERED
+    code = Exit.FAILED if failure else Exit.SKIPPED if skipped else Exit.ANSWERED
+    return records, code, failure
 
 
-def _predict_block(
-    clf: DiffusionClassifier, block: list[str], top: int, on_error: OnError
-) -> list[dict[str, Any]]:
-    """Predict images, of which all may be unreadable."""
-    try:
-        return predictions(clf, block, top=top, on_error=on_error)
-    except InputValueError as error:
-        if on_error == "raise" or "no image can be read" not in str(error):
-            raise
-        return [no_prediction(str(error)) for _ in block]
+def _without_number(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove an image's number within its block from the reason; the row has its path."""
+    if record["error"]:
+        record["error"] = re.sub(r"^image \d+:? ", "", record["error"])
+    return record
 
 
 @contextmanager
@@ -283,6 +303,10 @@ def _time_cap(minutes: float | None, over: threading.Event) -> Iterator[None]:
     if minutes is None:
         yield
         return
+    # The shell lets its background jobs ignore Ctrl-C, and with it this interrupt.
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(60 * minutes, stop)
     timer.daemon = True
     timer.start()
@@ -290,6 +314,23 @@ def _time_cap(minutes: float | None, over: threading.Event) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        if not callable(handler):
+            signal.signal(signal.SIGINT, handler)
+
+
+def shown(path: str) -> str:
+    """Return a path as a text that every file can hold; bytes that are no UTF-8 are escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_writable(*files: Path | None) -> None:
+    """Raise, before any work, unless files can be written."""
+    for file in filter(None, files):
+        if not file.parent.is_dir():
+            raise MissingFileError(f"the folder of {str(file)!r} does not exist; make it first.")
+        if not os.access(file.parent, os.W_OK):
+            raise InputFileError(f"{str(file)!r} cannot be written; you have no permission.")
+        check_regular(file)
 
 
 def write(file: Path | None, text: str) -> None:
@@ -300,7 +341,7 @@ def write(file: Path | None, text: str) -> None:
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Format records as CSV; spreadsheets read no cell as a formula."""
+    """Format the best class of each record as CSV; spreadsheets read no cell as a formula."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import copy
 import re
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from .classifier import DiffusionClassifier
@@ -27,10 +28,10 @@ from .errors import (
     InputValueError,
     NonFiniteOutputError,
     OutOfMemoryError,
+    StoreError,
 )
 from .evaluation.predictions import FIELDS, no_prediction, predictions
 from .images.files import opened
-from .records.table import ErrorTable
 from .utils.constraints import Integers, Reals, Sequences, check
 from .utils.display import short_repr
 
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 ID_COLUMNS = ("id", "path", "__key__")  # in this order, if no column is named
 BLOCK_ROWS = 32
-MOST_ATTEMPTS = 3  # at one image or block, after errors that may pass
+MOST_ATTEMPTS = 3  # at one block, after errors that may pass
+SECONDS_BETWEEN_ATTEMPTS = 2.0
 
 
 def score_dataset(
@@ -82,7 +84,7 @@ def score_dataset(
         classifier's.
     concurrency : int or (int, int) or None, default=None
         Number of actors, or its smallest and largest value. None: one for each ``num_gpus`` GPUs,
-        or without GPUs for each ``num_cpus`` CPUs of the cluster.
+        or without GPUs for each ``num_cpus`` CPUs of the cluster but one, which reads.
     num_cpus, num_gpus : float, default=1 and 0
         Of each actor. With GPUs, an actor moves the network to its GPU.
     block_rows : int, default=32
@@ -102,7 +104,8 @@ def score_dataset(
     InputTypeError
         If ``clf`` is not a DiffusionClassifier or ``dataset`` is no Ray data set.
     InputValueError
-        If a column does not exist or an option has a value that it does not allow.
+        If the data set is empty, a column does not exist or an option has a value that it does not
+        allow.
     sklearn.exceptions.NotFittedError
         If ``clf`` is not fitted.
 
@@ -123,7 +126,10 @@ def score_dataset(
         raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
     if not isinstance(dataset, ray.data.Dataset):
         raise InputTypeError(f"dataset must be a ray.data.Dataset, not {short_repr(dataset)}.")
-    names = list(dataset.schema().names)
+    schema = dataset.schema()
+    if schema is None:
+        raise InputValueError("the data set is empty.")
+    names = list(schema.names)
     id_column = _find_id(names) if id_column is None else id_column
     for name in (image_column, id_column, *columns):
         if name not in names:
@@ -134,8 +140,22 @@ def score_dataset(
     if memory is not None:
         clf.set_params(memory=memory)
     check_is_fitted(clf)
+    resources = ray.cluster_resources()
     if concurrency is None:
-        concurrency = _count_slots(ray.cluster_resources(), num_cpus, num_gpus)
+        concurrency = _count_slots(resources, num_cpus, num_gpus)
+    fewest = concurrency if isinstance(concurrency, int) else concurrency[0]
+    if fewest * num_cpus + 1 > resources.get("CPU", 0):
+        warnings.warn(
+            f"{fewest} actors of {num_cpus:g} CPUs leave none of the cluster's "
+            f"{resources.get('CPU', 0):g} to Ray's readers, and Ray may wait for ever; pass fewer "
+            "actors, or a smaller num_cpus=.",
+            UserWarning,
+            stacklevel=2,
+        )
+    if isinstance(concurrency, int):
+        actors = ray.data.ActorPoolStrategy(size=concurrency)
+    else:
+        actors = ray.data.ActorPoolStrategy(min_size=concurrency[0], max_size=concurrency[1])
     blocks = dataset.repartition(target_num_rows_per_block=block_rows)
     return blocks.map_batches(
         Scorer,
@@ -149,8 +169,8 @@ def score_dataset(
             "device": "cuda" if num_gpus else None,
         },
         batch_size=block_rows,
-        batch_format="numpy",
-        concurrency=concurrency,
+        batch_format="pyarrow",
+        compute=actors,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
@@ -190,18 +210,16 @@ class Scorer:
         self.image_column, self.id_column = image_column, id_column
         self.columns, self.top = columns, top
 
-    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> Any:
-        """Score a batch of rows, ``{column: values}``.
+    def __call__(self, batch: Any) -> Any:
+        """Score a batch of rows, a pyarrow.Table; returns another, see :func:`score_dataset`."""
+        from ray.data.block import BlockAccessor
 
-        Returns
-        -------
-        pyarrow.Table
-            See :func:`score_dataset`.
-        """
-        ids = batch[self.id_column]
+        ids = batch[self.id_column].to_pylist()
+        name = self.image_column
+        values = BlockAccessor.for_block(batch.select([name])).to_numpy([name])[name]
         answers = [no_prediction("") for _ in ids]
         images, rows = [], []
-        for row, value in enumerate(batch[self.image_column]):
+        for row, value in enumerate(values):
             try:
                 images.append(_as_image(value))
                 rows.append(row)
@@ -210,37 +228,36 @@ class Scorer:
         self._score(images, rows, answers)
         for row, answer in enumerate(answers):
             if answer["error"] is not None:  # the number within a block tells the user nothing
-                answer["error"] = re.sub(r"\bimage \d+", f"image {ids[row]}", answer["error"])
+                named = f"image {ids[row]}".replace("\\", r"\\")
+                answer["error"] = re.sub(r"\bimage \d+", named, answer["error"], count=1)
         return self._to_table(batch, answers)
 
     def _score(self, images: list[Any], rows: list[int], answers: list[dict[str, Any]]) -> None:
-        """Fill in the answers of the images, all at once or, if that fails, one by one."""
+        """Fill in the answers of the images, all at once or, if the network fails, one by one."""
         if not images:
             return
         try:
-            table = self._errors(images)
-        except (InputError, NonFiniteOutputError) as error:
+            found = self._predict(images)
+        except NonFiniteOutputError as error:  # for many images in a row
             if len(images) == 1:
-                answers[rows[0]]["error"] = str(error)
+                answers[rows[0]] = no_prediction(str(error))
                 return
             for image, row in zip(images, rows, strict=True):
                 self._score([image], [row], answers)
             return
-        found = predictions(self.clf, table, top=self.top, on_error="skip")
         for row, answer in zip(rows, found, strict=True):
             answers[row] = answer
 
-    def _errors(self, images: list[Any]) -> ErrorTable:
-        """Compute the errors; shortages of memory and of a shared file system may pass."""
+    def _predict(self, images: list[Any]) -> list[dict[str, Any]]:
+        """Predict; shortages of memory and of a shared file system may pass, other errors end."""
         for _ in range(MOST_ATTEMPTS - 1):
             try:
-                return self.clf.errors(images, on_error="skip")
-            except (OutOfMemoryError, OSError) as error:
-                if isinstance(error, InputError):
-                    raise
-        return self.clf.errors(images, on_error="skip")
+                return predictions(self.clf, images, top=self.top, on_error="skip")
+            except (OutOfMemoryError, StoreError):
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        return predictions(self.clf, images, top=self.top, on_error="skip")
 
-    def _to_table(self, batch: Mapping[str, NDArray[Any]], answers: list[dict[str, Any]]) -> Any:
+    def _to_table(self, batch: Any, answers: list[dict[str, Any]]) -> Any:
         """Make a table whose types do not depend on which images have answers."""
         import pyarrow as pa
 
@@ -259,11 +276,12 @@ class Scorer:
             "n_draws": pa.int64(),
             "error": pa.string(),
         }
-        arrays = {"id": pa.array(list(batch[self.id_column]))}
-        for name, kind in kinds.items():
-            arrays[name] = pa.array([answer[name] for answer in answers], type=kind)
-        arrays |= {name: pa.array(list(batch[name])) for name in self.columns}
-        return pa.table(arrays)
+        found = {
+            name: pa.array([answer[name] for answer in answers], type=kind)
+            for name, kind in kinds.items()
+        }
+        kept = {name: batch[name] for name in self.columns}
+        return pa.table({"id": batch[self.id_column], **found, **kept})
 
 
 def _as_image(value: Any) -> Any:
@@ -301,9 +319,10 @@ def _find_id(names: Sequence[str]) -> str:
 
 
 def _count_slots(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> int:
-    """Count the actors for which a cluster has room, at least one."""
-    kind, each = ("GPU", num_gpus) if num_gpus else ("CPU", num_cpus or 1)
-    return max(1, int(resources.get(kind, 0) // each))
+    """Count the actors for which a cluster has room beside Ray's readers, at least one."""
+    if num_gpus:
+        return max(1, int(resources.get("GPU", 0) // num_gpus))
+    return max(1, int((resources.get("CPU", 0) - 1) // (num_cpus or 1)))
 
 
 def _import_ray() -> Any:

@@ -5,6 +5,7 @@ Each also derives from the matching built-in exception, so ``except ValueError``
     DiffusionClassifierError
         InputError                 the caller's input cannot be used
             InputValueError        ValueError
+                AllSkippedError    every image was skipped; ``skipped`` holds the reasons
             InputTypeError         TypeError
             InputFileError         OSError
                 MissingFileError   FileNotFoundError
@@ -44,6 +45,22 @@ class InputError(DiffusionClassifierError):
 
 class InputValueError(InputError, ValueError):
     """A value is out of range, of the wrong shape, or inconsistent with another."""
+
+
+class AllSkippedError(InputValueError):
+    """Every image was skipped.
+
+    Attributes
+    ----------
+    skipped : list of (int, str)
+        Index of each image, and the reason.
+    """
+
+    skipped: list[tuple[int, str]]
+
+    def __init__(self, message: str, skipped: list[tuple[int, str]] | None = None) -> None:
+        super().__init__(message)
+        self.skipped = skipped or []
 
 
 class InputTypeError(InputError, TypeError):

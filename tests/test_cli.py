@@ -103,13 +103,16 @@ def test_images_are_found_in_folders_globs_and_on_stdin(folder, tmp_path, monkey
 
 def test_labels_come_from_an_option_or_a_file(tmp_path):
     file = tmp_path / "labels.txt"
-    file.write_text("cat\n\n dog \n", encoding="utf-8")
+    file.write_text("cat\n\n dog \n", encoding="utf-8-sig")
     assert read_labels(None, file) == read_labels("cat, dog,", None) == ["cat", "dog"]
     for both in ((None, None), ("cat", file)):
         with pytest.raises(InputValueError, match="either --labels or --labels-file"):
             read_labels(*both)
     with pytest.raises(InputValueError, match="does not exist"):
         read_labels(None, tmp_path / "none.txt")
+    file.write_bytes("crème".encode("latin-1"))
+    with pytest.raises(InputValueError, match=r"is not in UTF-8 .* at byte 2"):
+        read_labels(None, file)
 
 
 def test_unreadable_images_are_an_error_or_skipped(folder, tmp_path):
@@ -124,6 +127,47 @@ def test_unreadable_images_are_an_error_or_skipped(folder, tmp_path):
         path.write_bytes(b"no picture")
     assert run(folder, "--on-error", "skip", "--json", file).exit_code == Exit.SKIPPED
     assert len(json.loads(file.read_text())["results"]) == 6
+
+
+def test_an_error_on_the_way_keeps_the_answers_before_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "BLOCK", 2)
+    bad = folder / "4.png"
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])  # its header is whole
+    file = tmp_path / "out.json"
+    with pytest.raises(InputError, match=r"4\.png"):
+        run(folder, "--json", file)
+    report = json.loads(file.read_text())
+    assert not report["complete"]
+    assert [row["image"] for row in report["results"]][:4] == [
+        str(folder / f"{number}.png") for number in range(4)
+    ]
+    assert run(folder, "--json", file, "--on-error", "skip").exit_code == Exit.SKIPPED
+    (row,) = [row for row in json.loads(file.read_text())["results"] if row["error"]]
+    assert row["image"] == str(bad) and "image 0" not in row["error"]
+
+
+def test_places_that_cannot_be_written_are_refused_before_any_work(folder, tmp_path, monkeypatch):
+    steps = stopping(monkeypatch, 10**9)
+    with pytest.raises(InputError, match=r"the folder of .* does not exist"):
+        run(folder, "--csv", tmp_path / "none" / "a.csv")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a symbolic link"):
+        run(folder, "--json", tmp_path / "link")
+    assert steps == []
+
+
+def test_file_names_that_are_no_unicode_are_written_escaped(folder, tmp_path):
+    name = os.fsdecode(bytes(folder) + b"/\xe9.png")
+    (folder / "0.png").rename(name)
+    file = tmp_path / "out.csv"
+    assert run(name, "--csv", file).exit_code == 0
+    assert file.read_text(encoding="utf-8").splitlines()[1].startswith(rf"{folder}/\xe9.png,")
+
+
+def test_an_empty_shard_is_done(folder, tmp_path):
+    file = tmp_path / "out.csv"
+    assert run(folder, "--shard", "8/8", "--csv", file).exit_code == 0
+    assert file.read_text() == ",".join(cli.COLUMNS) + "\n"
 
 
 def stopping(monkeypatch, n_steps):
@@ -171,10 +215,13 @@ def test_an_interrupt_keeps_the_answers_and_the_same_command_resumes(
 
 def test_a_time_cap_ends_the_run_with_a_code_of_its_own(folder, tmp_path, interruptible):
     file = tmp_path / "out.json"
-    stopped = run(folder, "--json", file, "--max-minutes", 0)
-    assert stopped.exit_code == Exit.TIME
-    assert "stopped at the time cap" in stopped.stderr and "--memory DIR" in stopped.stderr
-    assert not json.loads(file.read_text())["complete"]
+    file.write_text("an earlier result")
+    for ignored in (False, True):  # the shell lets background jobs ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+        stopped = run(folder, "--json", file, "--max-minutes", 0)
+        assert stopped.exit_code == Exit.TIME
+        assert "stopped at the time cap" in stopped.stderr and "--memory DIR" in stopped.stderr
+        assert file.read_text() == "an earlier result"
 
 
 def test_csv_starts_no_formula():

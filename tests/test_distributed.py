@@ -11,11 +11,16 @@ import torch
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 
-from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier import DiffusionClassifier, distributed
 from diffusion_classifier.backends import FunctionBackend
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.distributed import _move, score_dataset
-from diffusion_classifier.errors import InputTypeError, InputValueError
+from diffusion_classifier.errors import (
+    InputTypeError,
+    InputValueError,
+    OutOfMemoryError,
+    StoreError,
+)
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning
 
@@ -94,11 +99,21 @@ def test_images_in_any_form_have_answers_and_unreadable_ones_a_reason():
         assert scored[2]["error"].startswith("image scene-2 cannot be read as an image")
 
 
-def test_a_block_of_unreadable_images_ends_nothing():
+def test_a_block_of_unreadable_images_ends_nothing_and_names_them_by_id():
     clf = classifier(pruner=NoPruning(4))
     cells = [b"x", b"y", png(SCENES.images[0]), png(SCENES.images[1])]
-    scored = score_dataset(clf, rows_of(cells), concurrency=1, block_rows=2).take_all()
-    assert [row["error"] is None for row in scored] == [False, False, True, True]
+    rows = [
+        {"id": rf"C:\data\{i}.png", "image": cell, "y": None if i % 2 else 2**60 + i}
+        for i, cell in enumerate(cells)
+    ]
+    dataset = ray_data.from_items(rows)
+    scored = score_dataset(clf, dataset, columns=["y"], block_rows=2)  # as many actors as fit
+    found = scored.take_all()
+    assert [row["error"] is None for row in found] == [False, False, True, True]
+    assert [row["error"].partition(" cannot")[0] for row in found[:2]] == [
+        rf"image C:\data\{i}.png" for i in range(2)
+    ]
+    assert [row["y"] for row in found] == [2**60, None, 2**60 + 2, None]
 
 
 def test_image_folders_are_read_by_path(tmp_path):
@@ -161,6 +176,34 @@ def test_a_latent_that_is_not_finite_costs_its_image_only():
     assert "image scene-2" in scored[2]["error"] and "NaN" in scored[2]["error"]
 
 
+def test_a_store_that_fails_for_a_moment_is_tried_again_and_then_ends_the_job(monkeypatch):
+    scorer = object.__new__(distributed.Scorer)
+    scorer.clf, scorer.top = classifier(pruner=NoPruning(4)), 1
+    monkeypatch.setattr(distributed, "SECONDS_BETWEEN_ATTEMPTS", 0)
+    failures = [StoreError("full"), OutOfMemoryError("short"), StoreError("full")]
+    predict = distributed.predictions
+
+    def failing(*args, **options):
+        if failures:
+            raise failures.pop()
+        return predict(*args, **options)
+
+    monkeypatch.setattr(distributed, "predictions", failing)
+    with pytest.raises(StoreError):
+        scorer._predict(list(SCENES.images[:1]))
+    failures.append(StoreError("full"))
+    assert len(scorer._predict(list(SCENES.images[:1]))) == 1
+
+
+def test_actors_that_leave_no_cpu_to_the_readers_are_warned_of():
+    clf = classifier(pruner=NoPruning(4))
+    with pytest.warns(UserWarning, match="3 actors of 1 CPUs leave none of the cluster's 3"):
+        score_dataset(clf, rows_of(list(SCENES.images[:2])), concurrency=3)
+    assert distributed._count_slots({"CPU": 64.0}, 2, 0) == 31
+    assert distributed._count_slots({"CPU": 1.0}, 1, 0) == 1
+    assert distributed._count_slots({"CPU": 64.0, "GPU": 8.0}, 4, 0.5) == 16
+
+
 def test_errors_name_what_is_wrong():
     clf, rows = classifier(pruner=NoPruning(4)), rows_of(list(SCENES.images[:2]))
     with pytest.raises(InputValueError, match=r"no column 'picture'; it has \['id', 'image', 'y'"):
@@ -171,6 +214,8 @@ def test_errors_name_what_is_wrong():
         score_dataset(clf, rows, columns=["id"])
     with pytest.raises(InputTypeError, match=r"ray\.data\.Dataset"):
         score_dataset(clf, [1, 2])
+    with pytest.raises(InputValueError, match="the data set is empty"):
+        score_dataset(clf, ray_data.from_items([]))
     with pytest.raises(NotFittedError):
         score_dataset(DiffusionClassifier(), rows)
     with pytest.raises(InputValueError, match="block_rows"):

@@ -81,9 +81,8 @@ class FunctionBackend(Backend):
         Whether the callable returns twice the channels of ``z``: its prediction, then the
         reverse-step variance that ``loss="vlb"`` uses, as in DiT and guided diffusion.
     name : str or None, default=None
-        Name of this very network, part of its identity. ``memory`` needs one if ``function`` or
-        ``encode`` is no ``torch.nn.Module`` with weights, which tell networks apart. Give a
-        network that has changed another name.
+        Name of this very network, part of its identity. ``memory`` needs one. Give a network whose
+        code or settings have changed another name; changes of weights are seen.
 
     Raises
     ------
@@ -200,14 +199,17 @@ class FunctionBackend(Backend):
         return identity | {"name": self.name}
 
     def fingerprint(self) -> str | None:
-        """Identify the function and the encoder by weights, or by ``name``."""
-        parts = [str(self.name)]
-        for part in filter(None, (self.function, self.encode)):
-            if isinstance(part, torch.nn.Module) and any(True for _ in part.parameters()):
+        """Identify the function and the encoder by ``name`` and weights; None without a name.
+
+        Weights alone do not say what a network computes with them.
+        """
+        if self.name is None:
+            return None
+        parts = [self.name]
+        for part in (self.function, self.encode):
+            if isinstance(part, torch.nn.Module):
                 weights = WeightSample.of([*own_weights(part), *part.named_buffers()])
                 parts.append(f"{type(part).__qualname__} {weights.digest()}")
-            elif self.name is None:
-                return None
         return "; ".join(parts)
 
     def encode_images(self, images: Tensor) -> Tensor:

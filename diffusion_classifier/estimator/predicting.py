@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Conditioning
-from ..errors import InputValueError, NonFiniteOutputError
+from ..errors import AllSkippedError, InputValueError, NonFiniteOutputError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
 from ..race.engine import Engine
@@ -187,7 +187,10 @@ class Predictor:
                 for result in race.results:
                     finished[result.image] = result
                 if len(race.skipped) == race.n_images:
-                    raise InputValueError(f"no image can be read; the first: {race.skipped[0]}")
+                    raise AllSkippedError(
+                        f"no image can be read; the first: {race.skipped[0]}",
+                        sorted(race.skipped.items()),
+                    )
                 skipped = race.skipped.items()
                 return ErrorTable.from_results(finished.values(), race.tape, setup, skipped)
         except BaseException as error:

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..classifier import DiffusionClassifier
-from ..errors import InputTypeError
+from ..errors import AllSkippedError, InputTypeError
 from ..estimator.inputs import OnError
 from ..records.table import ErrorTable
 from ..utils.constraints import Integers, check
@@ -42,9 +42,9 @@ def predictions(
         ``label`` and its ``probability``; ``labels`` and ``probabilities`` of the ``top`` most
         probable classes; ``n_evaluations``, the network rows that it took; and how the race ended,
         as in ``ErrorTable.certificate``: ``resolved``, ``runner_up``, ``margin``,
-        ``standard_error``, ``n_draws``. ``error`` is None. All values are Python's own, so that
-        ``pandas.DataFrame(records)`` and ``json`` read them. Of an image that was skipped, all are
-        None but ``error``, the reason.
+        ``standard_error`` (None after a single round), ``n_draws``. ``error`` is None. All values
+        are Python's own, so that ``pandas.DataFrame(records)`` and ``json`` read them. Of an image
+        that was skipped, all are None but ``error``, the reason.
 
     Raises
     ------
@@ -68,7 +68,10 @@ def predictions(
         raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
     check_is_fitted(clf)
     check("top", top, Integers(1))
-    table = X if isinstance(X, ErrorTable) else clf.errors(X, on_error=on_error)
+    try:
+        table = X if isinstance(X, ErrorTable) else clf.errors(X, on_error=on_error)
+    except AllSkippedError as error:
+        return [no_prediction(reason) for _, reason in error.skipped]
     proba = clf.predict_proba(table, on_error=on_error)
     skipped = dict(table.skipped)
     certificate = table.certificate
@@ -81,20 +84,25 @@ def predictions(
         race = certificate[image]
         records.append(
             {
-                "label": clf.classes_[best[0]].item(),
+                "label": clf.classes_[best].tolist()[0],
                 "probability": float(row[best[0]]),
                 "labels": clf.classes_[best].tolist(),
                 "probabilities": row[best].tolist(),
                 "n_evaluations": int(table.n_evaluations[image]),
                 "resolved": bool(race.resolved),
-                "runner_up": np.asarray(race.runner_up).item(),
-                "margin": float(race.margin),
-                "standard_error": float(race.standard_error),
+                "runner_up": np.asarray(race.runner_up).tolist(),
+                "margin": _finite(race.margin),
+                "standard_error": _finite(race.standard_error),
                 "n_draws": int(race.n_draws),
                 "error": None,
             }
         )
     return records
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None for one that JSON cannot hold."""
+    return float(value) if np.isfinite(value) else None
 
 
 def no_prediction(reason: str) -> dict[str, Any]:

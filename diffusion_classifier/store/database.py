@@ -56,8 +56,6 @@ class Database:
     path : Path
     write : bool, default=False
         Whether rows will be added.
-    file_format : int, optional
-        By default the one that the file's name states.
 
     Raises
     ------
@@ -66,9 +64,9 @@ class Database:
         If it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, write: bool = False, file_format: int | None = None) -> None:
+    def __init__(self, path: Path, *, write: bool = False) -> None:
         self.path = path
-        self.format = named_format(path) if file_format is None else file_format
+        self.format = named_format(path)
         self._ids: dict[bytes, int] = {}  # of contents
         self._keys: dict[tuple[str, int], bytes] = {}  # of contents and images, by table and id
         with self._translating():
@@ -329,6 +327,7 @@ class Database:
         execute = self._connection.execute
         with self._translating():
             execute("BEGIN IMMEDIATE")
+            self._ids.clear()  # another process may have removed a network since
             try:
                 for content in contents:
                     execute(
@@ -376,9 +375,16 @@ class Database:
         """Remove a network's errors, and give their room back."""
         with self._translating():
             execute = self._connection.execute
-            execute("DELETE FROM errors WHERE network = ?", (number,))
-            execute("DELETE FROM contents WHERE id = ?", (number,))
-            execute("DELETE FROM images WHERE id NOT IN (SELECT image FROM errors)")
+            execute("BEGIN IMMEDIATE")
+            try:
+                execute("DELETE FROM errors WHERE network = ?", (number,))
+                execute("DELETE FROM contents WHERE id = ?", (number,))
+                execute("DELETE FROM images WHERE id NOT IN (SELECT image FROM errors)")
+                execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    execute("ROLLBACK")
+                raise
             execute("VACUUM")
 
 

@@ -162,7 +162,11 @@ class StoreFolder:
     # ------------------------------------------------------------------ damage and older formats
 
     def set_aside(self, path: Path, reason: str) -> None:
-        """Copy the sound rows of a damaged file, and rename it."""
+        """Copy the sound rows of a damaged file, then rename it.
+
+        In this order, so that nothing is lost if it is interrupted. Rows that are there twice do no
+        harm.
+        """
         if path in self._open:
             self._open.pop(path).close()
         if path in self._files:
@@ -173,17 +177,17 @@ class StoreFolder:
         if _OWN_FILES.get(self._own) == path:
             del _OWN_FILES[self._own]
         try:
+            n_rows = self._salvage(path)
             new = self._rename(path, "damaged")
         except FileNotFoundError:
             return  # another process was faster
-        except OSError as error:
+        except OSError as error:  # StoreErrors are among them
             self._ignored.add(path)
             self._warn_once(
                 path, f"{short_repr(str(path))} is damaged ({reason}) and not used; it could not "
                 f"be set aside ({error}).",
             )  # fmt: skip
             return
-        n_rows = self._salvage(new)
         warnings.warn(
             f"{short_repr(str(path))} is damaged ({reason}). It was set aside as "
             f"{short_repr(new.name)}; {n_rows} sound rows of it were kept, and other errors are "
@@ -200,14 +204,15 @@ class StoreFolder:
         return new
 
     def _salvage(self, path: Path) -> int:
-        """Copy the sound rows of a file that was renamed, and count them."""
-        named = path.with_name(path.name.rpartition(".sqlite")[0] + ".sqlite")
+        """Copy the sound rows of a damaged file, and count them."""
         try:
-            database = Database(path, file_format=named_format(named))
+            database = Database(path)
         except (DamagedStoreError, BusyFileError, StoreError):
             return 0
         try:
             return self.copy(database, [])
+        except BusyFileError:
+            return 0
         finally:
             database.close()
 
@@ -249,6 +254,8 @@ class StoreFolder:
         damaged: list[str] = []
         try:
             self.copy(database, damaged)
+        except BusyFileError:
+            return None
         finally:
             database.close()
         if damaged:
@@ -284,9 +291,12 @@ class StoreFolder:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if path is None:
+        if path is not None:
+            with suppress(BusyFileError, DamagedStoreError):  # then another file is begun
+                self._writer = Database(path, write=True)
+        if path is None or self._writer is None:
             path = self._create()
-        self._writer = Database(path, write=True)
+            self._writer = Database(path, write=True)
         if path not in self._files:
             self._files.append(path)
 

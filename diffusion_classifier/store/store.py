@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InputValueError, StoreError
+from ..errors import InputValueError, MissingFileError, StoreError
 from ..records.table import ErrorTable
 from ..utils.display import short_repr
 from .database import Database
@@ -28,7 +28,7 @@ from .questions import (
     made_by_of,
     prompts_of,
 )
-from .schema import BusyFileError
+from .schema import BusyFileError, DamagedStoreError
 from .tables import as_table
 
 
@@ -223,7 +223,8 @@ class ErrorStore:
         Parameters
         ----------
         other : ErrorStore or folder
-            It stays as it is. Its damaged rows are left out, with a warning.
+            Its damaged rows are left out, with a warning, and its files of an older format are
+            converted.
 
         Returns
         -------
@@ -234,17 +235,26 @@ class ErrorStore:
         ------
         InputValueError
             If it is this store.
+        MissingFileError
+            If there is no such folder.
         StoreError
-            If errors cannot be added.
+            If errors cannot be added, or a file of the other store is locked.
         """
         source = other.folder if isinstance(other, ErrorStore) else Path(other)
         if os.path.realpath(source) == os.path.realpath(self.folder):
             raise InputValueError(f"{self!r} cannot be merged with itself; pass another store.")
+        if not source.exists():
+            raise MissingFileError(f"there is no store {short_repr(str(source))}; check the path.")
         n_rows = 0
         with self._opened() as target, StoreFolder(source) as folder:
             for path in folder.files:
                 damaged: list[str] = []
-                n_rows += target.copy(folder.open(path), damaged)
+                try:
+                    n_rows += target.copy(folder.open(path), damaged)
+                except DamagedStoreError as error:
+                    damaged.append(str(error))
+                except BusyFileError as error:
+                    raise _in_use(path) from error
                 if damaged:
                     warnings.warn(
                         f"{short_repr(str(path))} has damaged rows, which were left out "
@@ -287,8 +297,10 @@ class ErrorStore:
                 finally:
                     database.close()
             except BusyFileError as error:
+                raise _in_use(path) from error
+            except DamagedStoreError as error:
                 raise StoreError(
-                    f"{short_repr(str(path))} is in use by another process; wait for it."
+                    f"{short_repr(str(path))} is damaged ({error}); call verify() first."
                 ) from error
         return sum(n for (key, _), n in counts.items() if key == network.key)
 
@@ -315,3 +327,7 @@ class ErrorStore:
             folder.refresh()
             damaged = [path.name for path in sorted(before - set(folder.files))]
             return Verification(n_errors, damaged)
+
+
+def _in_use(path: Path) -> StoreError:
+    return StoreError(f"{short_repr(str(path))} is in use by another process; wait for it.")

@@ -10,6 +10,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import InputTypeError, InputValueError
 from diffusion_classifier.evaluation import FIELDS, predictions
+from diffusion_classifier.pruners import NoPruning
 
 MEANS = np.array([[-1.5, 0], [1.5, 0], [0, 1.5]])
 X = np.random.default_rng(0).normal(size=(9, 2)) * 2
@@ -53,6 +54,21 @@ def test_a_skipped_row_has_its_reason_only(clf):
     assert [records[i] for i in (0, 8)] == [predictions(clf, X)[i] for i in (0, 8)]
     with pytest.raises(ValueError, match="NaN"):
         predictions(clf, rows)
+
+
+def test_labels_of_any_dtype_and_a_single_round_are_read_by_json():
+    backend = GaussianBackend(MEANS, np.eye(2), covariance_type="shared")
+    clf = DiffusionClassifier(backend, pruner=NoPruning(2), random_state=0)
+    clf.fit(MEANS, pd.Series(["ant", "bee", "cat"], dtype=object))
+    (record,) = predictions(clf, X[:1])
+    assert record["label"] in ("ant", "bee", "cat") and record["standard_error"] is None
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_if_all_are_skipped_each_has_its_own_reason(clf):
+    records = predictions(clf, np.full((3, 2), np.nan), on_error="skip")
+    assert [f"image {i}" in record["error"] for i, record in enumerate(records)] == [True] * 3
+    assert all(record["label"] is None for record in records)
 
 
 def test_bad_arguments_are_named(clf):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from diffusion_classifier.errors import NotAFolderError, StoreError
+from diffusion_classifier.errors import MissingFileError, NotAFolderError, StoreError
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.store import ErrorStore, database, folder
 from diffusion_classifier.store.schema import SCHEMAS, empty_file
@@ -178,6 +178,69 @@ def test_a_writer_does_not_wait_for_a_reader(store, scratch, monkeypatch):
     assert len(list(store.glob("errors-*.sqlite"))) == 2
     reader.close()
     assert len(ErrorStore(store)) == 2 * len(X)
+
+
+def test_a_process_whose_own_file_is_locked_goes_on_in_another(store, monkeypatch):
+    monkeypatch.setattr(database, "_SECONDS_TO_WRITE", 0)
+    monkeypatch.setattr(database, "_SECONDS_TO_READ", 0)
+    lock = sqlite3.connect(only_file(store), isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    classifier(store).errors(X + 1)
+    lock.close()
+    assert len(list(store.glob("errors-*.sqlite"))) == 2
+    assert len(ErrorStore(store)) == 2 * len(X)
+
+
+def test_a_network_removed_by_another_process_is_added_again(store, scratch):
+    own = folder.StoreFolder(store)
+    file = own.open(only_file(store))
+    rows = list(file.rows())
+    keys = {key for row in rows for key in (row.network, row.prompt, row.tape)}
+    contents = [file.content(key) for key in keys]
+    own.add(contents, rows)  # the writer now knows the ids
+    ErrorStore(store).prune(model="toy network")
+    assert ErrorStore(store).info().errors == 0
+    own.add(contents, rows)
+    own.close()
+    assert ErrorStore(store).verify() == (scratch.n_evaluations.sum(), [])
+
+
+def test_a_full_disk_while_a_file_is_set_aside_loses_none_of_its_rows(store, scratch, monkeypatch):
+    path = only_file(store)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "UPDATE errors SET crc = crc + 1 "
+            "WHERE (image, prompt) = (SELECT image, prompt FROM errors LIMIT 1)"
+        )
+    connection.close()
+
+    def full(self, contents, rows):
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.StoreFolder, "add", full)
+        with pytest.warns(UserWarning, match="could not be set aside"):
+            ErrorStore(store).verify()
+    assert path.exists()
+    with pytest.warns(UserWarning, match="11 sound rows of it were kept"):
+        assert stores.same(classifier(store).errors(X), scratch)
+
+
+def test_merging_says_what_is_wrong_with_the_other_store(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "_SECONDS_TO_READ", 0)
+    target = ErrorStore(tmp_path / "target")
+    with pytest.raises(MissingFileError, match="there is no store"):
+        target.merge(tmp_path / "typo")
+    path = only_file(store)
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreError, match="in use by another process"):
+        target.merge(store)
+    lock.close()
+    with open(path, "r+b") as file:
+        file.truncate(3000)
+    with pytest.warns(UserWarning, match=r"damaged rows, which were left out"):
+        assert target.merge(store) == 0
 
 
 def test_a_file_that_others_set_aside_is_replaced(store, monkeypatch):

@@ -157,9 +157,12 @@ class Network(torch.nn.Module):
         return z * c[:, None] * self.scale
 
 
-def test_a_module_is_known_by_its_weights(tmp_path, counter):
+def test_a_module_is_known_by_its_name_and_weights(tmp_path, counter):
     network = Network()
-    backend = FunctionBackend(network, schedule=SCHEDULE, input_kind="array")
+    options = {"schedule": SCHEDULE, "input_kind": "array"}
+    with pytest.raises(ValueError, match="Give a FunctionBackend a name"):  # its code may change
+        DiffusionClassifier(FunctionBackend(network, **options), memory=tmp_path).fit(None, [0, 1])
+    backend = FunctionBackend(network, name="toy", **options)
     clf = DiffusionClassifier(backend, pruner=NoPruning(4), memory=tmp_path, random_state=0)
     clf.fit(None, [0, 1]).errors(stores.X)
     paid = int(counter)
@@ -169,6 +172,9 @@ def test_a_module_is_known_by_its_weights(tmp_path, counter):
         network.scale += 1
     clf.fit(None, [0, 1]).errors(stores.X)
     assert int(counter) == 2 * paid
+    clf.backend = FunctionBackend(network, name="toy 2", **options)
+    clf.fit(None, [0, 1]).errors(stores.X)
+    assert int(counter) == 3 * paid
 
 
 def test_draws_are_known_by_timestep_and_noise():
