@@ -3,9 +3,13 @@
 import io
 import os
 import signal
+import tarfile
 from pathlib import Path
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -126,6 +130,32 @@ def test_image_folders_are_read_by_path(tmp_path):
     by_name = {os.path.basename(row["id"]): row["label"] for row in scored}
     expected = clf.predict(SCENES.images[:3]).tolist()
     assert [by_name[f"{i}.png"] for i in range(3)] == expected
+
+
+@pytest.mark.parametrize("source", ["parquet", "webdataset", "hugging_face"])
+def test_images_come_from_files_of_any_kind(source, tmp_path):
+    data = [png(image) for image in SCENES.images[:4]]
+    if source == "parquet":
+        table = pa.table({"id": [10, 11, 12, 13], "picture": data})
+        pq.write_table(table, tmp_path / "rows.parquet")
+        dataset, column = ray_data.read_parquet(str(tmp_path)), "picture"
+    elif source == "webdataset":
+        with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+            for number, content in enumerate(data):
+                info = tarfile.TarInfo(f"{number:04}.png")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        dataset, column = ray_data.read_webdataset(str(tmp_path / "shard.tar")), "png"
+    else:
+        pictures = [Image.fromarray(image) for image in SCENES.images[:4]]
+        rows = datasets.Dataset.from_dict({"id": list("abcd"), "image": pictures})
+        rows = rows.cast_column("image", datasets.Image())
+        dataset, column = ray_data.from_huggingface(rows), "image"
+    clf = classifier(pruner=NoPruning(4))
+    scored = score_dataset(clf, dataset, image_column=column, concurrency=1).take_all()
+    assert [row["error"] for row in scored] == [None] * 4
+    assert [row["label"] for row in scored] == clf.predict(SCENES.images[:4]).tolist()
+    assert len({row["id"] for row in scored}) == 4
 
 
 def fragile(marker, bad_value):
