@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -63,7 +64,9 @@ def forked(work):
 
 
 def test_fifty_kills_at_random_moments_leave_a_whole_save_and_no_leftovers(old, new, tmp_path):
-    def save_for_ever():
+    def save_for_ever(ready):
+        new.save(tmp_path)
+        os.write(ready, b".")
         while True:
             new.save(tmp_path)
             old.save(tmp_path)
@@ -76,14 +79,18 @@ def test_fifty_kills_at_random_moments_leave_a_whole_save_and_no_leftovers(old, 
     rng = np.random.default_rng(0)
     seen, left = [], 0
     for _ in range(50):
-        pid = forked(save_for_ever)
+        started, ready = os.pipe()  # a fork of a large process takes its time to begin
+        pid = forked(partial(save_for_ever, ready))
+        os.close(ready)
+        assert os.read(started, 1) == b"."
+        os.close(started)
         time.sleep(rng.uniform(0, 2 * pause))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         left += names(tmp_path) != FILES
         seen.append(labels_in(tmp_path))
     assert len(seen) == 50 and all(labels in (OLD, NEW) for labels in seen)
-    assert left > 0  # some were killed at work
+    assert left > 5  # they were killed at work
     new.save(tmp_path)
     assert names(tmp_path) == FILES and labels_in(tmp_path) == NEW
 
