@@ -86,9 +86,8 @@ class RecordedErrors:
         self._on_recorded(n_recorded)
         computed = self._source.evaluate(missing) if self._source and missing else []
         for (number, rows, n), errors in zip(places, computed, strict=True):
-            dtype = torch.promote_types(
-                found[number].dtype, errors.dtype
-            )  # exact backends: float64
+            # the errors of exact backends are float64
+            dtype = torch.promote_types(found[number].dtype, errors.dtype)
             found[number] = found[number].to(dtype)
             found[number][rows, n:] = errors.to(dtype)
         return found

@@ -21,9 +21,9 @@ def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -
     ------
     InputValueError
         If a component is missing that is neither optional nor in ``may_lack``, a network is not of
-        diffusers or transformers, the denoiser needs
-        inputs that the family does not supply, a tokenizer allows more tokens than its text encoder
-        has positions, or the autoencoder's scale is unusable.
+        diffusers or transformers, the denoiser needs inputs that the family does not supply, a
+        tokenizer allows more tokens than its text encoder has positions, or the autoencoder's scale
+        is unusable.
     """
     for name in family.components:
         optional = name in family.optional or name in may_lack

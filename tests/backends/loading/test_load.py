@@ -26,26 +26,6 @@ from tests.support.pipelines import (
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return Path(saved(tiny_sd(), tmp_path / "model"))
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    """Calls of StableDiffusionPipeline.from_pretrained as (name, options)."""
-    calls = []
-
-    def from_pretrained(cls, name, **options):
-        calls.append((name, options))
-        return tiny_sd()
-
-    monkeypatch.setattr(
-        diffusers.StableDiffusionPipeline, "from_pretrained", classmethod(from_pretrained)
-    )
-    return calls
-
-
 def test_a_folder_loads_as_the_pipeline_that_was_saved(folder):
     backend = load_backend(folder)
     expected = sample_output(DiffusersBackend(tiny_sd()))

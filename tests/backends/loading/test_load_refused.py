@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import diffusers
 import pytest
 
 from diffusion_classifier.backends import DiffusersBackend
@@ -19,26 +17,6 @@ from tests.support.pipelines import (
 )
 
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Path(saved(tiny_sd(), tmp_path / "model"))
-
-
-@pytest.fixture
-def spy(monkeypatch):
-    """Calls of StableDiffusionPipeline.from_pretrained as (name, options)."""
-    calls = []
-
-    def from_pretrained(cls, name, **options):
-        calls.append((name, options))
-        return tiny_sd()
-
-    monkeypatch.setattr(
-        diffusers.StableDiffusionPipeline, "from_pretrained", classmethod(from_pretrained)
-    )
-    return calls
 
 
 def write_decoy(folder, module, marker):
