@@ -15,6 +15,7 @@ from tests.support.saved_folders import (
     STATE,
     TENSORS,
     X,
+    copy_saved,
     edit,
     put,
     read_state,
@@ -30,9 +31,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def folder(original, tmp_path):
-    for file in original.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
+    return copy_saved(original, tmp_path)
 
 
 PLAIN = (

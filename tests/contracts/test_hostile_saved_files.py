@@ -6,7 +6,7 @@ import pytest
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.errors import InputFileError
-from tests.support.saved_folders import STATE, TENSORS, written
+from tests.support.saved_folders import STATE, TENSORS, copy_saved, written
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +17,7 @@ def original(tmp_path_factory):
 @pytest.fixture
 def folder(original, tmp_path):
     """A copy of the saved classifier, to edit."""
-    target = tmp_path / "saved"
-    target.mkdir()
-    for file in original.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
+    return copy_saved(original, tmp_path / "saved")
 
 
 SPECIAL = {

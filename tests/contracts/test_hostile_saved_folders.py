@@ -15,6 +15,7 @@ from tests.support.pipelines import saved, tiny_sd
 from tests.support.saved_folders import (
     STATE,
     TENSORS,
+    copy_saved,
     edit,
     put,
     read_state,
@@ -33,11 +34,7 @@ def original(tmp_path_factory):
 @pytest.fixture
 def folder(original, tmp_path):
     """A copy of the saved classifier, to edit."""
-    target = tmp_path / "saved"
-    target.mkdir()
-    for file in original.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
+    return copy_saved(original, tmp_path / "saved")
 
 
 def refused(folder, match):

@@ -65,3 +65,11 @@ def put(state, path, value):
         del state[last]
     else:
         state[last] = value
+
+
+def copy_saved(original, target):
+    """Copy a saved classifier to a new folder, to edit it."""
+    target.mkdir(exist_ok=True)
+    for file in original.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
