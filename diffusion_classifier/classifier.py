@@ -11,7 +11,7 @@ noise (t, eps); the same draws serve all classes and images. This module holds t
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from .backends.resolve import Pipeline, resolve_backend
 from .estimator.fitted import FittedClassifier
 from .estimator.fitting import learn_strategies
 from .estimator.inputs import Inputs
-from .estimator.labels import find_classes, warn_of_alike, warn_of_numbers
+from .estimator.labels import find_classes
 from .estimator.parameters import ClassifierParameters
-from .estimator.prompts import Prompts, make_prompts
+from .estimator.prompts import Prompts
+from .estimator.question import Question
 from .estimator.saving import read_classifier, refusing
 from .estimator.settings import PictureFormat, check_variance
 from .images.latents import Latents
-from .images.resize import RESIZE_MODES, ResizeMode
+from .images.resize import ResizeMode
 from .pruners import Pruner, PrunerName
 from .race.batches import BatchSizeOption
 from .race.progress import Verbosity
@@ -43,23 +44,11 @@ from .scoring import (
     Weighting,
     WeightingName,
 )
-from .scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, check_loss, read_log_prior
+from .scoring.class_losses import check_loss, read_log_prior
 from .strategies import Strategies
-from .utils.constraints import (
-    MANY,
-    Arrays,
-    Booleans,
-    InstancesOf,
-    Integers,
-    Options,
-    Sequences,
-    Table,
-    check_parameters,
-)
+from .utils.constraints import check_parameters
 from .utils.display import DocumentedMixin
 from .utils.validation import all_or_nothing
-
-_SIDES = Integers(1, 2**16)  # of pictures, in pixels
 
 
 class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifier):
@@ -170,20 +159,6 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     (2, 4)
     """
 
-    # backend, prompts, strategies, device and dtype are checked where they are read.
-    _constraints: ClassVar[Table] = {
-        "loss": Options(*LOSS_NAMES),
-        "prompt_reduction": Options(*PROMPT_REDUCTIONS),
-        "priors": Arrays(0) | None,
-        "n_fit_images": Integers(1, 10**9),
-        "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
-        "resize": Options(*RESIZE_MODES),
-        "batch_size": Options("auto") | Integers(1, MANY),
-        "random_state": Integers(0, 2**32 - 1) | InstancesOf(np.random.RandomState) | None,
-        "verbose": Options("auto") | Booleans() | Integers(0),
-        "memory": InstancesOf(str) | InstancesOf(os.PathLike) | None,
-    }
-
     def __init__(
         self,
         backend: str | os.PathLike[str] | Backend | Pipeline | None = None,
@@ -272,25 +247,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         check_variance(backend, self.loss)
         X, y = Inputs(self, backend, pictures).check(X, y)
         classes = find_classes(y)
-        prompts = make_prompts(
-            classes,
-            self.prompts,
-            backend.default_template,
-            indices=backend.knows_class_indices,
-            articles=backend.known_words is None or "an" in backend.known_words,
-        )
-        if backend.text_conditional and not isinstance(self.prompts, dict):
-            warn_of_numbers(classes, prompts[0][0])
         log_prior = read_log_prior(self.priors, len(classes))
         backend.fit(X, y)
-        class_of = np.repeat(np.arange(len(classes)), [len(p) for p in prompts])
-        self.classes_ = classes
-        self.prompts_ = dict(zip(classes.tolist(), prompts, strict=True))
-        with torch.inference_mode():
-            labels = classes[class_of].tolist()
-            flat_prompts = [prompt for of_class in prompts for prompt in of_class]
-            self._condition = backend.encode_classes(labels, flat_prompts)
-            warn_of_alike(self._condition, flat_prompts, labels)
+        question = Question.of(classes, self.prompts, backend)
+        self.classes_, self.prompts_ = classes, question.prompts
+        self._condition = question.condition
         self.backend_, self._network = backend, backend.identity()
         self.weighting_, self.sampler_, self.pruner_, self.calibrator_ = strategies
         self.loss_, self.image_size_, self.resize_ = self.loss, pictures.image_size, pictures.resize
@@ -298,7 +259,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         seed = int(seed) if isinstance(seed, float) else seed  # such as 3.0
         self.seed_ = int(check_random_state(seed).randint(2**31 - 1))
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
-        unweighted = Scoring(weights, log_prior, torch.as_tensor(class_of), self.prompt_reduction)
+        unweighted = Scoring(weights, log_prior, question.class_of, self.prompt_reduction)
         self._scoring = unweighted  # used to record errors, before weights are learned
         learn_strategies(strategies, X, y, self._predictor(), int(self.n_fit_images), self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)

@@ -1,21 +1,51 @@
-"""Parameters of the classifier: pipelines are wrapped, and default strategies can be tuned."""
+"""Parameters of the classifier: allowed values, wrapped pipelines, strategies that can be tuned."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+import os
+from typing import Any, ClassVar, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from ..backends.base import Backend
 from ..backends.embedded import load_embedded
 from ..backends.resolve import wrap_pipeline
 from ..errors import InputValueError
+from ..images.resize import RESIZE_MODES
+from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
 from ..strategies import KINDS, strategy_to_tune
+from ..utils.constraints import (
+    MANY,
+    Arrays,
+    Booleans,
+    InstancesOf,
+    Integers,
+    Options,
+    Sequences,
+    Table,
+)
 from ..utils.display import short_repr
+
+_SIDES = Integers(1, 2**16)  # of pictures, in pixels
 
 
 class ClassifierParameters(BaseEstimator):
     """What scikit-learn's ``set_params`` does, also for strategies that are None or a name."""
+
+    # backend, prompts, strategies, device and dtype are checked where they are read.
+    _constraints: ClassVar[Table] = {
+        "loss": Options(*LOSS_NAMES),
+        "prompt_reduction": Options(*PROMPT_REDUCTIONS),
+        "priors": Arrays(0) | None,
+        "n_fit_images": Integers(1, 10**9),
+        "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
+        "resize": Options(*RESIZE_MODES),
+        "batch_size": Options("auto") | Integers(1, MANY),
+        "random_state": Integers(0, 2**32 - 1) | InstancesOf(np.random.RandomState) | None,
+        "verbose": Options("auto") | Booleans() | Integers(0),
+        "memory": InstancesOf(str) | InstancesOf(os.PathLike) | None,
+    }
 
     @property
     def backend(self) -> Any:
