@@ -64,7 +64,7 @@ def test_each_mistake_is_found_and_nothing_else():
         (InputKind, INPUT_KINDS),
         (Split, SPLITS),
     ],
-    ids=str,
+    ids=lambda names: " ".join(get_args(names) or names),
 )
 def test_a_type_checker_knows_the_names_that_are_accepted(literal, known):
     assert set(get_args(literal)) == set(known)
