@@ -119,6 +119,9 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
         Device on which ``forward`` runs.
     dtype : torch.dtype
         Dtype in which ``forward`` computes.
+    compiled : bool
+        Whether ``forward`` is compiled anew for every number of rows, so that batches should have
+        few different lengths.
     """
 
     schedule: NoiseSchedule
@@ -135,6 +138,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     input_shape: tuple[int, ...] | None = None
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    compiled: bool = False
 
     @property
     def class_by_position(self) -> bool:
