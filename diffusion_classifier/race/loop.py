@@ -6,14 +6,15 @@ r"""The race loop: rounds of draws, until one class is left or the budget is spe
 
 A prompt or class is *active* while it is still in the race. A *window* of several images races
 side by side to fill the batches: when an image is decided, the next one takes its place. The
-result of an image does not depend on the others.
+result of an image does not depend on the others. An image may *start* with some of the prompts and
+with class priors of its own; if one class is all it starts with, it is decided without errors.
 
 Errors come from an *error source*: the engine runs the network, a recorded table looks them up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from ..noise.draws import Draws
 from ..pruners.base import Pruner
 from ..scoring.class_losses import Scoring
-from .source import ErrorSource, Request, Result
+from .source import ErrorSource, Request, Result, Start
 from .tape import DrawTape
 
 
@@ -32,6 +33,7 @@ class _Runner:
 
     image: int
     active: Tensor
+    log_prior: Tensor  # [K]
     chunks: list[Tensor] = field(default_factory=list)  # errors of past steps, each [P, J]
     n_rounds: int = 0
     n_draws: int = 0
@@ -47,13 +49,20 @@ class _Runner:
 
     def errors(self) -> Tensor:
         """Return all errors so far, [P, J]."""
+        if not self.chunks:
+            return torch.empty(len(self.active), 0)
         if len(self.chunks) > 1:
             self.chunks = [torch.cat(self.chunks, 1)]
         return self.chunks[0]
 
 
 def run_race(
-    source: ErrorSource, tape: DrawTape, pruner: Pruner, scoring: Scoring, images: Iterable[int]
+    source: ErrorSource,
+    tape: DrawTape,
+    pruner: Pruner,
+    scoring: Scoring,
+    images: Iterable[int],
+    start: Callable[[int], Start] | None = None,
 ) -> Iterator[Result]:
     """Race the prompts of each image against each other.
 
@@ -66,27 +75,36 @@ def run_race(
     scoring : Scoring
     images : iterable of int
         Indices of the images to race, started in this order.
+    start : callable, optional
+        ``start(image)`` returns the prompts and priors that an image starts with; by default, all
+        prompts and the priors of ``scoring``.
 
     Yields
     ------
     Result
         One per image, in the order in which images are decided.
     """
-    waiting = iter(images)
+    everyone = Start(torch.ones(source.n_prompts, dtype=torch.bool))
+    starts = ((image, everyone if start is None else start(image)) for image in images)
+    waiting = (
+        _Runner(image, active, scoring.log_prior if log_prior is None else log_prior)
+        for image, (active, log_prior) in starts
+    )
     window: list[_Runner] = []
     while True:
-        requests = _plan_step(source, tape, pruner, window, waiting)
-        if not requests:
+        requests = _plan_step(source, tape, pruner, scoring, window, waiting)
+        if not window:
             return
         runners = {runner.image: runner for runner in window}
-        for request, errors in zip(requests, source.evaluate(requests), strict=True):
+        answers = source.evaluate(requests) if requests else []
+        for request, errors in zip(requests, answers, strict=True):
             runners[request.image].record(request, errors)
         looking = [
             runner
             for runner in window
             if runner.n_draws >= runner.look or tape[runner.n_rounds] is None
         ]
-        _prune(looking, tape, pruner, scoring)
+        _prune([runner for runner in looking if runner.n_draws], tape, pruner, scoring)
         for runner in looking:
             if scoring.decided(runner.active) or tape[runner.n_rounds] is None:
                 window.remove(runner)
@@ -98,12 +116,14 @@ def _plan_step(
     source: ErrorSource,
     tape: DrawTape,
     pruner: Pruner,
+    scoring: Scoring,
     window: list[_Runner],
-    waiting: Iterator[int],
+    waiting: Iterator[_Runner],
 ) -> list[Request]:
     """Plan requests of about ``rows_wanted`` rows: images in the window first, then new ones.
 
-    An image takes all rounds up to the pruner's next decision, as far as there is room.
+    An image takes all rounds up to the pruner's next decision, as far as there is room. New ones
+    that are decided from the start enter the window without a request, and leave at its next look.
     """
     requests: list[Request] = []
     room = source.rows_wanted
@@ -112,11 +132,13 @@ def _plan_step(
             return requests
         requests.append(_plan_runner(runner, tape, room))
         room -= requests[-1].n_rows
-    while room > 0 and (image := next(waiting, None)) is not None:
-        runner = _Runner(image, torch.ones(source.n_prompts, dtype=torch.bool))
-        runner.look = pruner.next_look(0)
-        window.append(runner)
-        requests.append(_plan_runner(runner, tape, room))
+    while room > 0 and (new := next(waiting, None)) is not None:
+        window.append(new)
+        if scoring.decided(new.active):
+            room -= 1
+            continue
+        new.look = pruner.next_look(0)
+        requests.append(_plan_runner(new, tape, room))
         room -= requests[-1].n_rows
     return requests
 
@@ -144,6 +166,7 @@ def _prune(looking: list[_Runner], tape: DrawTape, pruner: Pruner, scoring: Scor
             torch.stack([runner.errors() for runner in group]),
             tape.timesteps[:n_draws],
             tape.density[:n_draws],
+            torch.stack([runner.log_prior for runner in group]),
         )
         active = torch.stack([runner.active for runner in group])
         kept = pruner.select(

@@ -28,6 +28,21 @@ class Request(NamedTuple):
         return len(self.prompts) * self.n_draws
 
 
+class Start(NamedTuple):
+    """What one image starts its race with.
+
+    Attributes
+    ----------
+    active : Tensor of shape (P,), dtype bool
+        Prompts in the race, at least one.
+    log_prior : Tensor of shape (K,), optional
+        Log prior of each class for this image; by default that of the scoring.
+    """
+
+    active: Tensor
+    log_prior: Tensor | None = None
+
+
 class ErrorSource(Protocol):
     """Protocol of objects that compute or look up errors for the race."""
 

@@ -77,7 +77,9 @@ class Scoring:
         """Compute T after ``n_draws`` draws."""
         return float(temperature(self.log_temperature, n_draws))
 
-    def contributions(self, errors: Tensor, timesteps: Tensor, density: Tensor) -> Tensor:
+    def contributions(
+        self, errors: Tensor, timesteps: Tensor, density: Tensor, log_prior: Tensor | None = None
+    ) -> Tensor:
         """Compute the contributions of contenders.
 
         Parameters
@@ -86,14 +88,17 @@ class Scoring:
             Errors of prompts; NaN where not evaluated.
         timesteps, density : Tensor of shape (J,)
             Timestep of each draw, and its proposal probability relative to the uniform one.
+        log_prior : Tensor of shape (..., K), optional
+            Log priors of each image; by default those of the scoring.
 
         Returns
         -------
         Tensor of shape (..., P or K, J), dtype float64
         """
         weighted = errors.double() * (self.weights[timesteps] / density)
-        prior = self.temperature(errors.shape[-1]) * self.log_prior
-        weighted = weighted - prior[self.class_of][:, None]
+        log_prior = self.log_prior if log_prior is None else log_prior
+        prior = self.temperature(errors.shape[-1]) * log_prior
+        weighted = weighted - prior[..., self.class_of, None]
         if not self.races_classes:
             return weighted
         shape = (*weighted.shape[:-2], self.n_classes, weighted.shape[-1])

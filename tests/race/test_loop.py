@@ -1,5 +1,6 @@
 """The race over recorded errors: plain loops per image must say the same."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, Pruner, StagedPruner
-from diffusion_classifier.race import DrawTape, run_race
+from diffusion_classifier.race import DrawTape, Start, run_race
 from diffusion_classifier.samplers import EvenSampler, FixedDraws, StratifiedSampler
 from diffusion_classifier.scoring import Scoring
 
@@ -64,16 +65,16 @@ def scoring(reduction="best", class_of=range(P)):
     return Scoring(torch.ones(100).double(), torch.zeros(n_classes).double(), class_of, reduction)
 
 
-def race(pruner, sampler, rows_wanted, scores, images=range(N)):
+def race(pruner, sampler, rows_wanted, scores, images=range(N), start=None):
     tape = DrawTape(sampler.rounds(SCHEDULE, 0), pruner.max_draws)
     source = Recorded(rows_wanted, tape)
-    results = {r.image: r for r in run_race(source, tape, pruner, scores, images)}
+    results = {r.image: r for r in run_race(source, tape, pruner, scores, images, start)}
     return results, source
 
 
-def plain_race(image, pruner, sampler, scores):
+def plain_race(image, pruner, sampler, scores, active=None):
     """One image, one round after the other, asking the pruner after each."""
-    active = torch.ones(P, dtype=torch.bool)
+    active = torch.ones(P, dtype=torch.bool) if active is None else active
     errors = torch.full((P, 0), torch.nan)
     times, round_of = torch.zeros(0, dtype=int), torch.zeros(0, dtype=int)
     for number, draws in enumerate(islice(sampler.rounds(SCHEDULE, 0), J)):
@@ -146,3 +147,30 @@ def test_evaluations_are_counted_by_what_was_evaluated():
     results, source = race(HalvingPruner(), StratifiedSampler(4), 50, scoring())
     assert sum(r.n_evaluations for r in results.values()) == sum(source.n_rows)
     assert results[0].n_evaluations == 4 * (6 + 3 + 2)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=str)
+@pytest.mark.parametrize("scores", SCORINGS, ids=["classes", "prompts", "mean"])
+@pytest.mark.parametrize("rows_wanted", [1, 50, 10_000])
+def test_an_image_may_start_with_few_prompts_and_priors_of_its_own(pruner, scores, rows_wanted):
+    generator = torch.Generator().manual_seed(1)
+    classes = torch.rand(N, scores.n_classes, generator=generator) < 0.6
+    classes[:, 0] |= ~classes.any(1)
+    classes[2] = torch.arange(scores.n_classes) == 1  # decided before it begins
+    log_priors = torch.randn(N, scores.n_classes, generator=generator).double().log_softmax(1)
+    starts = [Start(classes[i][scores.class_of], log_priors[i]) for i in range(N)]
+    sampler = StratifiedSampler(4)
+    results, source = race(pruner, sampler, rows_wanted, scores, start=starts.__getitem__)
+    assert sorted(results) == sorted(source.released) == list(range(N))
+    assert results[2].errors.shape == (P, 0)
+    assert torch.equal(results[2].active, scores.class_of == 1)
+    for image in set(range(N)) - {2}:
+        own = replace(scores, log_prior=log_priors[image])
+        start = starts[image].active
+        if bool(scores.decided(start)):
+            assert results[image].n_evaluations == 0
+            continue
+        errors, active = plain_race(image, pruner, sampler, own, start)
+        assert torch.equal(results[image].active, active)
+        torch.testing.assert_close(results[image].errors, errors, rtol=0, atol=0, equal_nan=True)
+    assert sum(source.n_rows) == sum(result.n_evaluations for result in results.values())
