@@ -98,6 +98,10 @@ class VariationalBound:
         -------
         Tensor of shape (R,), in the residual's dtype
         """
+        return self.terms(residual, variance, x, t).flatten(1).sum(1)
+
+    def terms(self, residual: Tensor, variance: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Compute what each element of the latent adds to the error, shaped like ``residual``."""
         tables = (self._shift, self._gain, self._low, self._range)
         # Move the tables to the device: indexing them on the host would wait for t.
         shift, gain, low, span = (expand(table.to(residual)[t], residual) for table in tables)
@@ -105,8 +109,7 @@ class VariationalBound:
         divergence = (excess + torch.expm1(-excess) + gain * residual**2 * torch.exp(-excess)) / 2
         deviation = torch.exp((low + excess) / 2)
         surprise = -_log_probability(x.to(residual.dtype), shift * residual, deviation)
-        terms = torch.where(expand(t == 0, residual) > 0, surprise, divergence)
-        return self.n_timesteps * terms.flatten(1).sum(1)
+        return self.n_timesteps * torch.where(expand(t == 0, residual) > 0, surprise, divergence)
 
 
 def _log_probability(x: Tensor, offset: Tensor, deviation: Tensor) -> Tensor:

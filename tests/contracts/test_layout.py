@@ -20,6 +20,8 @@ FLOORS = (
     ("store",),
     ("estimator",),
     ("classifier",),
+    ("explaining",),
+    ("plotting",),
     ("matching", "evaluation"),
     ("distributed", "cli", "__main__"),
 )
