@@ -55,10 +55,8 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
         contenders = scoring.contenders(active)
         losses = scoring.class_losses(contributions, contenders)
         first, second = losses.argsort(stable=True)[:2].tolist()
-        rival, leader = (
-            contributions[_best_contender(contributions, contenders, scoring, k)]
-            for k in (second, first)
-        )
+        best = best_contenders(contributions, contenders, scoring)
+        rival, leader = contributions[best[second]], contributions[best[first]]
         pairs.append((first, second))
         gap = float(losses[second] - losses[first])
         margins.append((gap, standard_error(rival - leader, rounds[:n])))
@@ -73,12 +71,27 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
     return np.rec.fromarrays(columns, dtype=kinds)
 
 
-def _best_contender(contributions: Tensor, active: Tensor, scoring: Scoring, label: int) -> int:
-    """Return a class's index among the contenders: the class itself, or its best prompt."""
+def best_contenders(contributions: Tensor, active: Tensor, scoring: Scoring) -> Tensor:
+    """Return each class's index among the contenders [K]: the class itself, or its best prompt.
+
+    Parameters
+    ----------
+    contributions : Tensor of shape (P or K, J), dtype float64
+        Contributions of one image's contenders; NaN after the last draw of each.
+    active : Tensor of shape (P or K,), dtype bool
+        Contenders still active at the end of the race.
+    scoring : Scoring
+
+    Returns
+    -------
+    Tensor of shape (K,), dtype int64
+    """
+    classes = torch.arange(scoring.n_classes)
     if scoring.races_classes:
-        return label
-    losses = contender_losses(contributions, active)
-    return int(losses.where(scoring.class_of == label, torch.inf).argmin())
+        return classes
+    order = contender_losses(contributions, active).argsort(stable=True)
+    by_class = order[scoring.class_of[order].argsort(stable=True)]  # best first, within a class
+    return by_class[torch.searchsorted(scoring.class_of, classes)]
 
 
 def standard_error(differences: Tensor, round_of: Tensor) -> float:
