@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from ..noise.draws import Draws
+from ..scoring.candidates import Candidates
+from ..scoring.class_losses import Scoring
 
 
 class Request(NamedTuple):
@@ -41,6 +43,20 @@ class Start(NamedTuple):
 
     active: Tensor
     log_prior: Tensor | None = None
+
+    @classmethod
+    def among(
+        cls, candidates: Candidates | None, scoring: Scoring
+    ) -> Callable[[int], Start] | None:
+        """Return how each image starts if it races its candidates; None if all classes race."""
+        if candidates is None:
+            return None
+
+        def start(image: int) -> Start:
+            own = candidates.of(image)
+            return cls(own.prompts(scoring), own.log_prior(scoring))
+
+        return start
 
 
 class ErrorSource(Protocol):

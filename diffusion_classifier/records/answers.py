@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..scoring.calibration import Calibrator
+from ..scoring.candidates import Candidates, OneRace
 from ..scoring.class_losses import Scoring
 from ..utils.display import short_repr
 from .certificate import certify
@@ -27,6 +28,7 @@ class Answers(SharedSettings):
     density: NDArray[np.float64]
     round_of: NDArray[np.int64]
     skipped: tuple[tuple[int, str], ...]
+    candidates: Candidates | None
 
     @property
     def certificate(self) -> np.recarray:
@@ -41,17 +43,20 @@ class Answers(SharedSettings):
             rounds; ``n_draws``: the number of draws taken. Skipped images have no draws, and
             None as winner and runner-up.
         """
-        return certify(self.rows(), self.round_of, self.setup)
+        return certify(self.rows(), self.round_of, self.setup, self.candidates)
 
     def class_losses(self, scoring: Scoring | None = None) -> Tensor:
-        """Class losses [N, K] in float64, by default with the scoring of the race."""
+        """Class losses [N, K] in float64, by default with the scoring of the race.
+
+        They are infinite for classes that were no candidates.
+        """
         scoring = self.scoring if scoring is None else scoring
-        return self._answers(scoring.class_losses_of)
+        return self._answers(scoring.class_losses_of, lambda own: own.class_losses, scoring)
 
     def log_posterior(self, scoring: Scoring | None = None) -> Tensor:
         """Log posterior [N, K] of the classes, by default with the scoring of the race."""
         scoring = self.scoring if scoring is None else scoring
-        return self._answers(scoring.log_posterior_of)
+        return self._answers(scoring.log_posterior_of, lambda own: own.log_posterior, scoring)
 
     def predict_proba(self, calibrator: Calibrator | None = None) -> NDArray[np.float64]:
         """Compute the posteriors of the classes.
@@ -82,14 +87,25 @@ class Answers(SharedSettings):
             scoring = replace(scoring, log_temperature=calibrator.log_temperature_)
         return self.log_posterior(scoring).exp().numpy()
 
-    def _answers(self, answer: Callable[..., Tensor]) -> Tensor:
-        """Apply a function of ``rows()`` to every image; NaN for those that were skipped."""
+    def _answers(
+        self,
+        answer: Callable[..., Tensor],
+        among: Callable[[OneRace], Callable[..., Tensor]],
+        scoring: Scoring,
+    ) -> Tensor:
+        """Apply a function of ``rows()`` to every image; NaN for those that were skipped.
+
+        Images with candidates have their own function, ``among(candidates)(scoring, *row)``.
+        """
         shape = len(self.errors), len(self.classes)
         answers = torch.full(shape, torch.nan, dtype=torch.float64)
         skipped = dict(self.skipped)
         for image, row in enumerate(self.rows()):
             if image not in skipped:
-                answers[image] = answer(*row)
+                if self.candidates is None:
+                    answers[image] = answer(*row)
+                else:
+                    answers[image] = among(self.candidates.of(image))(scoring, *row)
                 if bool(answers[image].isnan().any()):
                     most = float(row[0].nan_to_num().max())
                     raise InputValueError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import InputValueError
 from ..race.source import Result
 from ..race.tape import DrawTape
+from ..scoring.candidates import Candidates
 from .header import PER_DRAW
 
 NOT_RACED = "its race did not end"
@@ -32,7 +33,8 @@ def collect(
         raise InputValueError("there are no images to race.")
     n_images = max(*found, *reasons, 0) + 1
     reasons |= {i: NOT_RACED for i in range(n_images) if i not in found and i not in reasons}
-    most = max(result.errors.shape[1] for result in found.values())
+    # an image of one candidate takes no draws, but a table has at least one
+    most = max(1, *(result.errors.shape[1] for result in found.values()))
     first = next(iter(found.values())).errors
     errors = np.full((n_images, len(first), most), np.nan, first.numpy().dtype)
     active = np.zeros((n_images, len(first)), bool)
@@ -73,6 +75,8 @@ def join(tables: Sequence[Any]) -> dict[str, Any]:
         if name is None:
             names = (name for name in PER_DRAW if not _is_start(table, longest, name))
             name = next(names, None)
+        if name is None and not _alike(first.candidates, table.candidates):
+            name = "candidates"
         if name is not None:
             raise InputValueError(
                 f"table {number} differs from the others in {name}; concatenate tables that one "
@@ -90,7 +94,15 @@ def join(tables: Sequence[Any]) -> dict[str, Any]:
         "active": np.concatenate([table.active for table in tables]),
         **{name: getattr(longest, name) for name in PER_DRAW},
         "skipped": skipped,
+        "candidates": None
+        if first.candidates is None
+        else Candidates.concatenate([table.candidates for table in tables]),
     }
+
+
+def _alike(one: Candidates | None, other: Candidates | None) -> bool:
+    """Whether both are candidates of one proposer, or both are none."""
+    return other is None if one is None else one.like(other)
 
 
 def _is_start(table: Any, longest: Any, name: str) -> bool:

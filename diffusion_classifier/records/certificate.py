@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..scoring.candidates import Candidates
 from ..scoring.class_losses import Scoring, contender_losses, count_draws
 from .setup import RecordSetup
 
@@ -25,7 +26,12 @@ FIELDS = ["resolved", "alpha", "winner", "runner_up", "margin", "standard_error"
 Row = tuple[Tensor, Tensor, Tensor, Tensor]  # errors [P, J], timesteps, density [J], active [P]
 
 
-def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup) -> np.recarray:
+def certify(
+    rows: Iterable[Row],
+    round_of: NDArray[np.int64],
+    setup: RecordSetup,
+    candidates: Candidates | None = None,
+) -> np.recarray:
     """Compute one record per image: how its race ended, and by what margin.
 
     Parameters
@@ -35,20 +41,28 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
     round_of : ndarray of shape (J,)
         The round of each draw.
     setup : RecordSetup
+    candidates : Candidates, optional
+        By default, all classes of every image. A single candidate wins without a runner-up.
 
     Returns
     -------
     recarray of shape (N,)
         With the fields described in ``ErrorTable.certificate``.
     """
-    scoring, rounds = setup.scoring, torch.as_tensor(round_of)
+    rounds, labels = torch.as_tensor(round_of), torch.arange(setup.scoring.n_classes)
     pairs, margins, n_draws, resolved = [], [], [], []
-    for errors, timesteps, density, active in rows:
+    for image, (errors, timesteps, density, active) in enumerate(rows):
+        scoring = setup.scoring
+        if candidates is not None:
+            own = candidates.of(image)
+            labels, raced = own.classes, own.prompts(scoring)
+            errors, active, scoring = errors[raced], active[raced], own.scoring(scoring)
         n = count_draws(errors)
         n_draws.append(n)
-        resolved.append(bool(n) and bool(scoring.decided(active)))
-        if not n:  # a skipped image has no winner
-            pairs.append((-1, -1))
+        is_alone = bool(active.any()) and len(labels) == 1
+        resolved.append(is_alone or (bool(n) and bool(scoring.decided(active))))
+        if is_alone or not n:  # a skipped image has no winner
+            pairs.append((int(labels[0]) if is_alone else -1, -1))
             margins.append((np.nan, np.nan))
             continue
         contributions = scoring.contributions(errors[:, :n], timesteps[:n], density[:n])
@@ -57,11 +71,11 @@ def certify(rows: Iterable[Row], round_of: NDArray[np.int64], setup: RecordSetup
         first, second = losses.argsort(stable=True)[:2].tolist()
         best = best_contenders(contributions, contenders, scoring)
         rival, leader = contributions[best[second]], contributions[best[first]]
-        pairs.append((first, second))
+        pairs.append((int(labels[first]), int(labels[second])))
         gap = float(losses[second] - losses[first])
         margins.append((gap, standard_error(rival - leader, rounds[:n])))
     classes = setup.classes
-    if 0 in n_draws:
+    if any(-1 in pair for pair in pairs):
         classes = np.append(classes.astype(object), [None])
     winner, runner_up = classes[np.array(pairs, int).reshape(-1, 2).T]
     margin, error = np.array(margins, float).reshape(-1, 2).T

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputTypeError, InputValueError
+from ..scoring.candidates import Candidates
 from .setup import RecordSetup
 
 _SHAPES = {  # axes of each array: N images, P prompts, J draws; and its dtype
@@ -29,7 +30,10 @@ _ADVICE = "record the table again, or leave this image out"
 
 
 def check_table(
-    arrays: dict[str, Any], setup: RecordSetup, skipped: Sequence[tuple[int, str]] = ()
+    arrays: dict[str, Any],
+    setup: RecordSetup,
+    skipped: Sequence[tuple[int, str]] = (),
+    candidates: Candidates | None = None,
 ) -> None:
     """Raise unless these fields make an error table.
 
@@ -40,6 +44,8 @@ def check_table(
     setup : RecordSetup
     skipped : sequence of (int, str)
         Images without errors, and why they have none.
+    candidates : Candidates, optional
+        By default, all classes of every image.
 
     Raises
     ------
@@ -63,7 +69,20 @@ def check_table(
     if at is not None:
         problem = f"is NaN, but that of draw {at[2] + 1} is not; errors must not have gaps"
         raise _bad_error(setup, at, problem)
-    _check_races((~missing).sum(2), active, setup, _check_skipped(skipped, len(errors)))
+    n_draws, is_skipped = (~missing).sum(2), _check_skipped(skipped, len(errors))
+    _check_races(n_draws, active, setup, is_skipped, _raced(candidates, setup, len(errors)))
+
+
+def _raced(candidates: Candidates | None, setup: RecordSetup, n: int) -> NDArray[np.int64]:
+    """Return for each prompt [N, P] 0 if its class was no candidate, else the number of those."""
+    shape = (n, setup.scoring.n_classes)
+    mask = np.ones(shape, bool) if candidates is None else candidates.mask
+    if mask.shape != shape:
+        raise InputValueError(
+            f"candidates are {mask.shape[0]} x {mask.shape[1]}, but there are {n} images and "
+            f"{shape[1]} classes."
+        )
+    return (mask * mask.sum(1, keepdims=True))[:, setup.scoring.class_of.numpy()]
 
 
 def _check_shapes(arrays: dict[str, Any], setup: RecordSetup) -> None:
@@ -150,6 +169,7 @@ def _check_races(
     active: NDArray[np.bool_],
     setup: RecordSetup,
     skipped: NDArray[np.bool_],
+    n_raced: NDArray[np.int64],
 ) -> None:
     """Raise unless each image's race was run to an end, or the image was skipped."""
     at = _first(skipped[:, None] & ((n_draws > 0) | active))
@@ -157,10 +177,10 @@ def _check_races(
         raise InputValueError(
             f"image {at[0]} was skipped, but prompt {at[1]} has errors or is active."
         )
-    at = _first(~skipped & ~active.any(1))
+    at = _first(~skipped & ~(active & (n_raced > 0)).any(1))
     if at is not None:
         raise InputValueError(f"image {at[0]} has no active prompt; {_ADVICE}.")
-    at = _first((n_draws == 0) & ~skipped[:, None])
+    at = _first((n_draws == 0) & (n_raced > 1) & ~skipped[:, None])  # one candidate has no race
     if at is not None:
         raise _bad_error(setup, (*at, 0), "is missing, but every prompt needs at least one")
     longest = n_draws.max(1, keepdims=True, initial=0)

@@ -57,8 +57,9 @@ _KEYS = {
     "made_by": InstancesOf(dict) | None,
     "n_images": Integers(0),
     "skipped": InstancesOf(dict),
+    "prior_strength": Reals(0) | None,
 }
-_OPTIONAL = ("n_images", "skipped")  # files of earlier releases lack them
+_OPTIONAL = ("n_images", "skipped", "prior_strength")  # files of earlier releases lack them
 _DTYPE = re.compile(r"[<>|=]?(b1|[iuf][1248]|f16|O|U\d{1,6})")
 _WIDEST_LABEL = 4096  # characters; a label that the file holds may be longer
 _DEEPEST = 20  # levels of the network's identity
@@ -76,12 +77,15 @@ class Header:
     n_images : int or None
         None for files of earlier releases, which do not state it.
     skipped : tuple of (int, str)
+    prior_strength : float or None
+        That of the candidates; None if all classes raced.
     """
 
     setup: RecordSetup
     per_draw: Mapping[str, NDArray[Any]]
     n_images: int | None
     skipped: tuple[tuple[int, str], ...] = ()
+    prior_strength: float | None = None
 
     @property
     def n_draws(self) -> int:
@@ -94,6 +98,8 @@ class Header:
         values |= self.setup.to_json()
         values["n_images"] = self.n_images
         values["skipped"] = dict(self.skipped)
+        if self.prior_strength is not None:
+            values["prior_strength"] = self.prior_strength
         return json.dumps(values)
 
     @classmethod
@@ -130,6 +136,7 @@ class Header:
             {name: np.array(values[name]) for name in PER_DRAW},
             values.get("n_images"),
             tuple((int(image), reason) for image, reason in skipped.items()),
+            values.get("prior_strength"),
         )
 
 

@@ -2,8 +2,10 @@
 
 The file has one row per image and prompt, with columns ``image``, ``label``, ``prompt``,
 ``active``, ``n_draws`` and ``errors``: the list of the prompt's errors on its first ``n_draws``
-draws. What all rows share (timesteps, weights, priors, schedule, ...) is stored as JSON in the
-file's metadata; see :mod:`diffusion_classifier.records.header`.
+draws. If images had candidates, ``candidate`` says whether the row's class was one, and
+``log_proposal`` its log probability by the proposer, if there was one. What all rows share
+(timesteps, weights, priors, schedule, ...) is stored as JSON in the file's metadata; see
+:mod:`diffusion_classifier.records.header`.
 
 Other tools may sort or edit rows. They are read by their image and prompt, in any order, and a row
 that is missing, repeated or of an unknown prompt is an error.
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedFileError, InputError, InputFileError, MissingFileError
+from ..scoring.candidates import Candidates
 from ..utils.display import short_repr
 from ..utils.files import atomic_file
 from .header import Header
@@ -39,6 +42,7 @@ def write_parquet(
     errors: NDArray[np.float32],
     active: NDArray[np.bool_],
     header: Header,
+    candidates: Candidates | None = None,
 ) -> None:
     """Write the fields of an error table to a file.
 
@@ -48,6 +52,7 @@ def write_parquet(
     errors : ndarray of shape (N, P, J)
     active : ndarray of shape (N, P)
     header : Header
+    candidates : Candidates, optional
 
     Raises
     ------
@@ -71,6 +76,11 @@ def write_parquet(
         "n_draws": n_draws,
         "errors": pa.LargeListArray.from_arrays(offsets, errors[evaluated]),
     }
+    if candidates is not None:
+        class_of = setup.scoring.class_of.numpy()
+        columns["candidate"] = candidates.mask[:, class_of].ravel()
+        if candidates.log_proba is not None:
+            columns["log_proposal"] = candidates.log_proba[:, class_of].ravel()
     rows = pa.table(columns).replace_schema_metadata({_KEY: header.to_json()})
     with atomic_file(path) as file:
         pq.write_table(rows, file, write_page_checksum=True)
@@ -110,7 +120,7 @@ def read_parquet(path: str | os.PathLike[str], make: Callable[..., Made]) -> Mad
             )
         header = Header.from_json(metadata[_KEY])
         _check_size(parquet.metadata, header, os.fstat(file.fileno()).st_size)
-        columns = _columns(parquet.schema_arrow, pa)
+        columns = _columns(parquet.schema_arrow, pa, header)
         # Texts stay encoded: one long prompt repeated in every row would fill the memory.
         options = {"read_dictionary": ["label", "prompt"], "page_checksum_verification": True}
         rows = _Rows(pq.ParquetFile(file, **options).read(columns), header)
@@ -158,7 +168,7 @@ def _check_size(metadata: Any, header: Header, file_size: int) -> None:
         )
 
 
-def _columns(schema: Any, pa: Any) -> list[str]:
+def _columns(schema: Any, pa: Any, header: Header) -> list[str]:
     """Return the names of the columns; raise unless they have the types that are written."""
     text = (pa.types.is_string, pa.types.is_large_string)
     kinds: dict[str, Sequence[Any]] = {
@@ -169,6 +179,10 @@ def _columns(schema: Any, pa: Any) -> list[str]:
         "n_draws": (pa.types.is_integer,),
         "errors": (pa.types.is_list, pa.types.is_large_list),
     }
+    if header.prior_strength is not None:
+        kinds["candidate"] = (pa.types.is_boolean,)
+        if "log_proposal" in schema.names:
+            kinds["log_proposal"] = (pa.types.is_float64,)
     for name, known in kinds.items():
         fields = schema.get_all_field_indices(name)
         if len(fields) != 1:
@@ -288,7 +302,26 @@ class _Rows:
         errors[np.arange(n_draws) < lengths[:, None]] = flat
         shape = (-1, len(self.header.setup.prompts))
         active = self.table["active"].to_numpy()
-        return {"errors": errors.reshape(*shape, n_draws), "active": active.reshape(shape)}
+        return {
+            "errors": errors.reshape(*shape, n_draws),
+            "active": active.reshape(shape),
+            "candidates": self._candidates(shape),
+        }
+
+    def _candidates(self, shape: tuple[int, int]) -> Candidates | None:
+        """Return the candidates, which each of a class's prompts states alike."""
+        strength, class_of = self.header.prior_strength, self.header.setup.scoring.class_of
+        if strength is None:
+            return None
+        first = np.searchsorted(class_of, np.arange(len(self.header.setup.classes)))
+        found = {}
+        for name in {"candidate", "log_proposal"} & set(self.table.column_names):
+            of_prompts = self.table[name].to_numpy().reshape(shape)
+            found[name] = of_prompts[:, first]
+            differ = of_prompts != found[name][:, class_of]
+            message = f"differs in {name!r} from another row of its class."
+            _refuse(differ.ravel(), lambda at, end=message: f"row {self.numbers[at]} {end}")  # type: ignore[misc]
+        return Candidates(found["candidate"], found.get("log_proposal"), float(strength))
 
 
 def _refuse(bad: NDArray[np.bool_], message: Callable[[int], str]) -> None:

@@ -23,8 +23,9 @@ from ..noise.draws import Draws
 from ..pruners import NoPruning, Pruner, PrunerName
 from ..race.loop import run_race
 from ..race.recorded import RecordedErrors
-from ..race.source import Result
+from ..race.source import Result, Start
 from ..race.tape import DrawTape
+from ..scoring.candidates import Candidates
 from ..scoring.class_losses import Scoring, check_loss, read_log_prior
 from ..scoring.weighting import Weighting, WeightingName
 from ..strategies import resolve_strategy
@@ -67,6 +68,9 @@ class ErrorTable(Answers):
         of the table.
     skipped : tuple of (int, str), default=()
         Images without errors, and the reason of each. Their answers are NaN.
+    candidates : Candidates or None, default=None
+        The classes that each image may have, and what a shortlist said of all classes; None if
+        all classes raced. Errors of other classes may be missing.
 
     Raises
     ------
@@ -98,10 +102,11 @@ class ErrorTable(Answers):
     antithetic: NDArray[np.bool_]
     setup: RecordSetup
     skipped: tuple[tuple[int, str], ...] = ()
+    candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        check_table(arrays, arrays.pop("setup"), arrays.pop("skipped"))
+        check_table(arrays, *map(arrays.pop, ("setup", "skipped", "candidates")))
 
     @classmethod
     def from_results(
@@ -110,6 +115,7 @@ class ErrorTable(Answers):
         tape: DrawTape,
         setup: RecordSetup,
         skipped: Iterable[tuple[int, str]] = (),
+        candidates: Candidates | None = None,
     ) -> ErrorTable:
         """Collect the results of a race.
 
@@ -122,6 +128,8 @@ class ErrorTable(Answers):
         setup : RecordSetup
         skipped : iterable of (int, str), optional
             Images without a result, and the reason of each.
+        candidates : Candidates, optional
+            Of these images, and possibly of more.
 
         Returns
         -------
@@ -134,7 +142,9 @@ class ErrorTable(Answers):
         InputValueError
             If there are no results.
         """
-        return cls(setup=setup, **collect(results, tape, skipped))
+        made = collect(results, tape, skipped)
+        among = None if candidates is None else candidates[: len(made["errors"])]
+        return cls(setup=setup, candidates=among, **made)
 
     @classmethod
     def concatenate(cls, tables: Iterable[ErrorTable]) -> ErrorTable:
@@ -269,9 +279,10 @@ class ErrorTable(Answers):
         tape = DrawTape(self._rounds(), budget)
         source = RecordedErrors(torch.as_tensor(self.errors))
         raced = np.setdiff1d(np.arange(len(self)), [image for image, _ in self.skipped])
-        results = run_race(source, tape, pruner, scoring, raced.tolist())
+        start = Start.among(self.candidates, scoring)
+        results = run_race(source, tape, pruner, scoring, raced.tolist(), start)
         setup = replace(self.setup, scoring=scoring, alpha=promised_alpha(pruner))
-        return ErrorTable.from_results(results, tape, setup, self.skipped)
+        return ErrorTable.from_results(results, tape, setup, self.skipped, self.candidates)
 
     def _rounds(self) -> Iterator[Draws]:
         """Yield the recorded rounds; their noise keys are placeholders, as no noise is needed."""
@@ -304,8 +315,9 @@ class ErrorTable(Answers):
             If the file cannot be written.
         """
         per_draw = {name: getattr(self, name) for name in PER_DRAW}
-        header = Header(self.setup, per_draw, len(self), self.skipped)
-        write_parquet(path, self.errors, self.active, header)
+        strength = None if self.candidates is None else self.candidates.strength
+        header = Header(self.setup, per_draw, len(self), self.skipped, strength)
+        write_parquet(path, self.errors, self.active, header, self.candidates)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> ErrorTable:
@@ -346,7 +358,8 @@ class ErrorTable(Answers):
         reasons = dict(self.skipped)
         skipped = tuple((i, reasons[r]) for i, r in enumerate(rows.tolist()) if r in reasons)
         errors, active = self.errors[rows], self.active[rows]
-        return replace(self, errors=errors, active=active, skipped=skipped)
+        candidates = None if self.candidates is None else self.candidates[rows]
+        return replace(self, errors=errors, active=active, skipped=skipped, candidates=candidates)
 
     def __repr__(self) -> str:
         n, p, j = self.errors.shape

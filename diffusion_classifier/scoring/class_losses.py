@@ -201,12 +201,15 @@ def contender_losses(contributions: Tensor, active: Tensor, temperature: float =
     Returns
     -------
     Tensor of shape (P,), dtype float64
-        Finite losses. The smallest is always that of an active contender.
+        Infinite without any draw, else finite. The smallest is always that of an active contender.
     """
     n_draws = (~contributions.isnan()).sum(1)
     most = int(n_draws.max())
     losses = put_behind(contributions[:, :most].mean(1), active, temperature)
     for n in sorted(set(n_draws.tolist()) - {most}, reverse=True):
+        if not n:
+            losses = losses.where(n_draws != 0, torch.inf)
+            break
         common = contributions[:, :n].mean(1)
         dropper = common.where(n_draws > n, torch.inf).argmin()
         estimate = losses[dropper] + common - common[dropper]
