@@ -62,7 +62,9 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def expand(level: Tensor, like: Tensor) -> Tensor:
     """Reshape levels [R] to [R, 1, ...], on the device and in the dtype of ``like`` [R, ...]."""
-    return level.to(device=like.device, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
+    if level.device != like.device or level.dtype != like.dtype:
+        level = level.to(device=like.device, dtype=like.dtype, non_blocking=True)
+    return level.view(-1, *[1] * (like.ndim - 1))
 
 
 def noise_residual(output: Tensor, target: Tensor, scale: Tensor) -> Tensor:

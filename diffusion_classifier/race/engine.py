@@ -58,7 +58,10 @@ class Engine:
         on_evaluations: Callable[[int], None] = lambda n: None,
     ) -> None:
         self.backend = backend
-        self.condition = condition.to(backend.device)
+        # Looked up once: a pipeline finds them by a walk through all its modules. A network that is
+        # offloaded still computes on this device.
+        self._device, self._dtype = backend.device, backend.dtype
+        self.condition = condition.to(self._device)
         self.n_prompts = len(condition)
         self.n_images = n_images
         self.loss = loss
@@ -68,11 +71,14 @@ class Engine:
         self._on_evaluations = on_evaluations
         self._latents: dict[int, Tensor] = {}
         self._is_released = bytearray(n_images)  # decided from records before they were encoded
-        self._noise: dict[Draws, Tensor] = {}
+        self._rounds: dict[Draws, _Levels] = {}
+        self._noise_bytes = 0
         self._shape: torch.Size | None = None  # of every latent
         self._encoding = BatchSize.of_encoder(batch_size)
         n_elements = self.latent(0).numel()
-        self._batch = BatchSize.of_network(batch_size, backend.device, n_elements)
+        self._batch = BatchSize.of_network(
+            batch_size, self._device, n_elements, compiled=backend.compiled
+        )
 
     @property
     def rows_wanted(self) -> int:
@@ -111,10 +117,10 @@ class Engine:
         OutOfMemoryError
             If memory runs out with a single row.
         """
-        rows = _Rows.of(requests, self.backend.device)
+        rows = _Rows.of(requests, self._device)
         noised = self._noise_images(requests)
         errors = torch.cat(list(self._batches(rows, noised))).cpu()
-        self._check_finite(errors, rows, requests)
+        self._check_finite(errors, requests)
         self._on_evaluations(len(errors))
         parts = errors.split([request.n_rows for request in requests])
         return [
@@ -124,38 +130,53 @@ class Engine:
 
     def _noise_images(self, requests: Sequence[Request]) -> _Noised:
         """Add noise to the images, for every (image, draw) of the step."""
-        device = self.backend.device
-        kind = PREDICTION_TYPES[self.backend.prediction_type]
-        z, target, scales, times, clean = [], [], [], [], []
-        for request in requests:
-            x = self.latent(request.image)
+        x = torch.stack([self.latent(request.image) for request in requests])
+        first: dict[Draws, int] = {}  # place of each round's draws among those of the step
+        images: list[int] = []
+        places: list[int] = []
+        n_draws = 0
+        for number, request in enumerate(requests):
             for draws in request.rounds:
-                alpha, sigma = self.backend.schedule.at(draws.timesteps)
-                scales.append(kind.scale(alpha, sigma))
-                times.append(draws.timesteps)
-                noise = self._noise_of(draws, x.shape).to(x.dtype)
-                alpha, sigma = expand(alpha, noise), expand(sigma, noise)
-                z.append(alpha * x + sigma * noise)
-                target.append(kind.target(x.expand_as(noise), noise, alpha, sigma))
-                if self._bound is not None:
-                    clean.append(x.expand_as(noise))
+                if draws not in first:
+                    first[draws] = n_draws
+                    n_draws += len(draws)
+                places.extend(range(first[draws], first[draws] + len(draws)))
+            images.extend([number] * request.n_draws)
+        rounds = [self._round(draws, x) for draws in first]
+        levels = _Levels(*map(torch.cat, zip(*rounds, strict=True)))
+        image, draw = (self._to_device(torch.tensor(index)) for index in (images, places))
+        x, noise = x.index_select(0, image), levels.noise.index_select(0, draw)
+        alpha, sigma = levels.alpha.index_select(0, draw), levels.sigma.index_select(0, draw)
+        kind = PREDICTION_TYPES[self.backend.prediction_type]
         return _Noised(
-            torch.cat(z),
-            torch.cat(times).to(device, non_blocking=True),
-            torch.cat(target),
-            torch.cat(scales).float().to(device, non_blocking=True),
-            torch.cat(clean) if clean else None,
+            (alpha * x + sigma * noise).to(self._dtype),
+            levels.t.index_select(0, draw),
+            kind.target(x, noise, alpha, sigma),
+            levels.scale.index_select(0, draw),
+            x if self._bound is not None else None,
         )
 
-    def _noise_of(self, draws: Draws, shape: torch.Size) -> Tensor:
-        """Return a round's noise on the device; cached there, as all images share it."""
-        if draws not in self._noise:
-            noise = draws.noise(shape).to(self.backend.device, non_blocking=True)
-            held = sum(tensor.nbytes for tensor in self._noise.values())
-            if held + noise.nbytes > _NOISE_CACHE_BYTES:
-                return noise
-            self._noise[draws] = noise
-        return self._noise[draws]
+    def _round(self, draws: Draws, x: Tensor) -> _Levels:
+        """Return a round's noise and levels on the device; kept there, as all images share it."""
+        if draws in self._rounds:
+            return self._rounds[draws]
+        alpha, sigma = self.backend.schedule.at(draws.timesteps)
+        scale = PREDICTION_TYPES[self.backend.prediction_type].scale(alpha, sigma).float()
+        noise = self._to_device(draws.noise(x.shape[1:])).to(x.dtype)
+        levels = _Levels(
+            noise,
+            expand(alpha, noise),
+            expand(sigma, noise),
+            self._to_device(scale),
+            self._to_device(draws.timesteps),
+        )
+        if self._noise_bytes + noise.nbytes <= _NOISE_CACHE_BYTES:
+            self._noise_bytes += noise.nbytes
+            self._rounds[draws] = levels
+        return levels
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
 
     def _batches(self, rows: _Rows, noised: _Noised) -> Iterator[Tensor]:
         """Yield the errors of all rows, batch by batch."""
@@ -163,9 +184,9 @@ class Engine:
         while start < len(rows):
 
             def evaluate(n_rows: int, start: int = start) -> Tensor:
-                stop = min(start + n_rows, len(rows))
-                batch = rows.slice(start, stop, self._batch.padded(stop - start))
-                return self._errors_of(batch, noised)[: stop - start]
+                length = self._batch.next_batch(len(rows) - start, n_rows)
+                batch = rows.slice(start, start + length, self._batch.padded(length))
+                return self._errors_of(batch, noised)[:length]
 
             errors = self._batch.attempt(evaluate)
             start += len(errors)
@@ -173,23 +194,21 @@ class Engine:
 
     def _errors_of(self, rows: _Rows, noised: _Noised) -> Tensor:
         """Compute the errors of a batch of rows with one network call."""
-        pair = rows.pair
-        z, t = noised.z[pair].to(self.backend.dtype), noised.t[pair]
+        z, t, target, scale, clean = noised.take(rows.pair)
         condition = self.condition[rows.prompt]
-        target, scale = noised.target[pair], noised.scale[pair]
-        if self._bound is None or noised.clean is None:
+        if self._bound is None or clean is None:
             output = check_output(self.backend.forward(z, t, condition), z.shape, self._network)
             return noise_errors(output, target, scale, self.loss)
         both = self.backend.forward_with_variance(z, t, condition)
         output, variance = (check_output(half, z.shape, self._network) for half in both)
         residual = noise_residual(output, target, scale)
-        return self._bound.errors(residual, variance, noised.clean[pair], t)
+        return self._bound.errors(residual, variance, clean, t)
 
-    def _check_finite(self, errors: Tensor, rows: _Rows, requests: Sequence[Request]) -> None:
+    def _check_finite(self, errors: Tensor, requests: Sequence[Request]) -> None:
         """Raise with the timestep, image and prompt of the first error that is not finite."""
-        bad = (~errors.isfinite()).nonzero()[:, 0]
-        if not len(bad):
+        if bool(errors.isfinite().all()):
             return
+        bad = (~errors.isfinite()).nonzero()[:, 0]
         row = int(bad[0])
         bounds = torch.tensor([request.n_rows for request in requests]).cumsum(0)
         number = int(torch.searchsorted(bounds, row, right=True))
@@ -198,13 +217,23 @@ class Engine:
         timesteps = torch.cat([draws.timesteps for draws in request.rounds])
         timestep = int(timesteps[offset // len(request.prompts)])
         error = NonFiniteOutputError(
-            f"the network returned NaN or infinity at timestep {timestep} in {self.backend.dtype} "
+            f"the network returned NaN or infinity at timestep {timestep} in {self._dtype} "
             f"(image {request.image}, prompt {int(request.prompts[offset % len(request.prompts)])}"
             f", {len(bad)} of {len(errors)} evaluations). No prediction was made. "
             'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
         )
         error.image = request.image
         raise error
+
+
+class _Levels(NamedTuple):
+    """Draws of one or more rounds: their noise [J, ...], levels [J, 1, ...], scale and t [J]."""
+
+    noise: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    scale: Tensor
+    t: Tensor
 
 
 class _Noised(NamedTuple):
@@ -215,6 +244,12 @@ class _Noised(NamedTuple):
     target: Tensor
     scale: Tensor
     clean: Tensor | None  # the latents without noise, if the loss needs them
+
+    def take(self, pair: Tensor) -> _Noised:
+        """Return the rows of an index tensor."""
+        clean = None if self.clean is None else self.clean.index_select(0, pair)
+        z, t, target, scale = (part.index_select(0, pair) for part in self[:4])
+        return _Noised(z, t, target, scale, clean)
 
 
 @dataclass(frozen=True)
@@ -227,19 +262,19 @@ class _Rows:
     @classmethod
     def of(cls, requests: Sequence[Request], device: torch.device) -> _Rows:
         """List all rows of the requests, draw-major within an image."""
-        pairs, prompts, first = [], [], 0
-        for request in requests:
-            pairs.append(
-                torch.arange(first, first + request.n_draws).repeat_interleave(len(request.prompts))
-            )
-            prompts.append(request.prompts.repeat(request.n_draws))
-            first += request.n_draws
-        return cls(*(torch.cat(parts).to(device, non_blocking=True) for parts in (pairs, prompts)))
+        n_prompts = [len(request.prompts) for request in requests for _ in range(request.n_draws)]
+        pair = torch.arange(len(n_prompts)).repeat_interleave(torch.tensor(n_prompts))
+        prompt = torch.cat([request.prompts.repeat(request.n_draws) for request in requests])
+        return cls(*(part.to(device, non_blocking=True) for part in (pair, prompt)))
 
     def __len__(self) -> int:
         return len(self.pair)
 
     def slice(self, start: int, stop: int, length: int) -> _Rows:
         """Return rows ``start:stop``, padded to ``length`` with copies of the last row."""
-        index = torch.arange(start, start + length, device=self.pair.device).clamp(max=stop - 1)
-        return _Rows(self.pair[index], self.prompt[index])
+        pair, prompt = self.pair[start:stop], self.prompt[start:stop]
+        if length > stop - start:
+            padding = length - (stop - start)
+            pair = torch.cat([pair, pair[-1:].expand(padding)])
+            prompt = torch.cat([prompt, prompt[-1:].expand(padding)])
+        return _Rows(pair, prompt)

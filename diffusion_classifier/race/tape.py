@@ -31,6 +31,10 @@ class DrawTape:
         self._max_draws = max_draws
         self._rounds: list[Draws] = []
         self.n_draws = 0
+        # Joined once per round and not at every look, of which each image has many.
+        self._timesteps = torch.empty(0, dtype=torch.int64)
+        self._density = torch.empty(0, dtype=torch.float64)
+        self._round_of = torch.empty(0, dtype=torch.int64)
 
     def __getitem__(self, number: int) -> Draws | None:
         """Return round ``number``, or None if the sampler or the budget ends before it."""
@@ -43,9 +47,16 @@ class DrawTape:
             draws = draws.head(room - room % 2 if draws.antithetic else room)
             if not len(draws):
                 return None
-            self._rounds.append(draws)
-            self.n_draws += len(draws)
+            self._append(draws)
         return self._rounds[number]
+
+    def _append(self, draws: Draws) -> None:
+        number = torch.full((len(draws),), len(self._rounds))
+        self._timesteps = torch.cat([self._timesteps, draws.timesteps])
+        self._density = torch.cat([self._density, draws.density])
+        self._round_of = torch.cat([self._round_of, number])
+        self._rounds.append(draws)
+        self.n_draws += len(draws)
 
     def __iter__(self) -> Iterator[Draws]:
         """Iterate over the rounds."""
@@ -82,15 +93,14 @@ class DrawTape:
     @property
     def timesteps(self) -> Tensor:
         """Timesteps of the rounds taken so far, [J]."""
-        return torch.cat([draws.timesteps for draws in self._rounds])
+        return self._timesteps
 
     @property
     def density(self) -> Tensor:
         """Proposal densities of the rounds taken so far, [J]."""
-        return torch.cat([draws.density for draws in self._rounds])
+        return self._density
 
     @property
     def round_of(self) -> Tensor:
         """The round of each draw taken so far, [J]."""
-        sizes = torch.tensor([len(draws) for draws in self._rounds])
-        return torch.arange(len(sizes)).repeat_interleave(sizes)
+        return self._round_of

@@ -20,12 +20,33 @@ def test_automatic_batches_shrink_with_the_latent():
     assert BatchSize.of_network("auto", CUDA, 10**9).rows == 1
 
 
-def test_padding_is_to_a_power_of_two_or_to_the_given_size():
+def lengths(batch, n_rows):
+    """Lengths of the batches that so many rows are cut into, and of their padding."""
+    found = []
+    while n_rows:
+        length = batch.next_batch(n_rows, batch.rows)
+        found.append((length, batch.padded(length) - length))
+        n_rows -= length
+    return found
+
+
+def test_automatic_batches_are_equally_long_and_have_no_padding():
     automatic = BatchSize.of_network("auto", CPU, 256)
-    assert [automatic.padded(n) for n in (1, 3, 64, 65, 128)] == [1, 4, 64, 128, 128]
-    assert [BatchSize.of_network(20, CPU, 256).padded(n) for n in (1, 20)] == [20, 20]
+    assert lengths(automatic, 3) == [(3, 0)]
+    assert lengths(automatic, 128) == [(128, 0)]
+    assert lengths(automatic, 260) == [(87, 0), (87, 0), (86, 0)]
+    assert [BatchSize.of_encoder().padded(n) for n in (1, 3, 8)] == [1, 3, 8]
+
+
+def test_networks_that_are_compiled_see_few_lengths():
+    compiled = BatchSize.of_network("auto", CPU, 256, compiled=True)
+    assert lengths(compiled, 260) == [(128, 0), (128, 0), (4, 0)]
+    assert [compiled.padded(n) for n in (1, 3, 64, 65, 128)] == [1, 4, 64, 128, 128]
+
+
+def test_a_batch_size_that_the_user_set_is_always_filled():
+    assert lengths(BatchSize.of_network(20, CPU, 256), 45) == [(20, 0), (20, 0), (5, 15)]
     assert [BatchSize.of_encoder(20).padded(n) for n in (1, 8)] == [8, 8]
-    assert [BatchSize.of_encoder().padded(n) for n in (1, 3, 8)] == [1, 4, 8]
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "big", True, None])

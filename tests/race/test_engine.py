@@ -113,8 +113,36 @@ def test_batches_have_one_size_and_the_last_is_padded():
     backend = TinyBackend()
     automatic = engine(backend)
     automatic.evaluate(requests(draws))
-    assert backend.batches == [64]  # 44 rows, to the next power of two
+    assert backend.batches == [n_rows]
     assert automatic.rows_wanted >= 8 * 44
+
+
+def test_device_and_dtype_are_looked_up_once():
+    """A pipeline finds them by a walk through all its modules."""
+    looked = []
+
+    class Walking(TinyBackend):
+        @property
+        def device(self):
+            looked.append("device")
+            return torch.device("cpu")
+
+        @property
+        def dtype(self):
+            looked.append("dtype")
+            return torch.float32
+
+        @dtype.setter
+        def dtype(self, dtype):
+            pass
+
+    backend, draws = Walking(), tape()
+    source = engine(backend)
+    for _ in range(3):
+        source.evaluate(requests(draws))
+    assert looked.count("device") == 1
+    # this network looks at its dtype itself, once per batch and once in its output
+    assert looked.count("dtype") == 1 + 2 * 3
 
 
 def test_results_are_equal_to_the_bit_in_other_company():
