@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 from .backends.base import Backend
 from .backends.resolve import Pipeline, resolve_backend
 from .estimator.fitted import FittedClassifier
-from .estimator.fitting import learn_strategies
+from .estimator.fitting import fit_shortlist, learn_strategies
 from .estimator.inputs import Inputs
 from .estimator.labels import find_classes
 from .estimator.parameters import ClassifierParameters
@@ -45,6 +45,7 @@ from .scoring import (
     WeightingName,
 )
 from .scoring.class_losses import check_loss, read_log_prior
+from .shortlist import BaseShortlist
 from .strategies import Strategies
 from .utils.constraints import check_parameters
 from .utils.display import DocumentedMixin
@@ -81,8 +82,9 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Loss of the noise residual, summed over dimensions. "vlb" is the variational bound, in
         nats, for networks that also predict a variance
         (:mod:`diffusion_classifier.noise.variational`).
-    prompt_reduction : {"best", "mean", "mixture"}, default="best"
-        How the losses of a class's prompts are reduced to one class loss.
+    prompt_reduction : {"best", "mean", "mixture", "embedding"}, default="best"
+        How the losses of a class's prompts are reduced to one class loss. "embedding" averages
+        their text embeddings instead, so that a class costs no more than one prompt.
     priors : array-like of shape (n_classes,), optional
         Positive class priors in the order of ``classes_``, normalised; by default uniform.
     calibrator : None, str or Calibrator, default=None
@@ -106,6 +108,9 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     verbose : "auto", bool or int, default="auto"
         Whether to show a progress bar. "auto" shows it in a terminal or notebook if the work takes
         more than a second, 0 never and 1 always.
+    shortlist : None or BaseShortlist, default=None
+        Proposes the classes that each image races, for many classes
+        (:mod:`diffusion_classifier.shortlist`). None races all of them.
     memory : str, path-like or None, default=None
         Folder that keeps errors, so that none is computed twice, whatever the labels, pruner or
         weighting (:mod:`diffusion_classifier.store`). Other processes may share it. Not saved.
@@ -126,6 +131,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Fitted copy of ``weighting``.
     calibrator_ : Calibrator or None
         Fitted copy of ``calibrator``, with the learned temperature.
+    shortlist_ : BaseShortlist or None
+        Fitted copy of ``shortlist``.
     loss_ : str
         The ``loss`` at ``fit``. Later changes of parameters have no effect before the next
         ``fit``, except those of ``batch_size``, ``memory`` and ``verbose``.
@@ -179,6 +186,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         dtype: str | torch.dtype = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: Verbosity = "auto",
+        shortlist: BaseShortlist | None = None,
         memory: str | os.PathLike[str] | None = None,
     ) -> None:
         self.backend = backend
@@ -198,6 +206,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         self.dtype = dtype
         self.random_state = random_state
         self.verbose = verbose
+        self.shortlist = shortlist
         self.memory = memory
 
     @all_or_nothing
@@ -234,6 +243,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
             length, the model is known not to know a word, or it reads several labels alike.
         """
         check_parameters(self)
+        if "shortlist_" in vars(self):
+            del self.shortlist_
         pictures = PictureFormat.of(self.image_size, self.resize)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies.resolve(
@@ -245,11 +256,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         )
         check_loss(strategies.weighting, self.loss)
         check_variance(backend, self.loss)
-        X, y = Inputs(self, backend, pictures).check(X, y)
+        given, (X, y) = X, Inputs(self, backend, pictures).check(X, y)
         classes = find_classes(y)
         log_prior = read_log_prior(self.priors, len(classes))
         backend.fit(X, y)
-        question = Question.of(classes, self.prompts, backend)
+        question = Question.of(classes, self.prompts, backend, self.prompt_reduction)
         self.classes_, self.prompts_ = classes, question.prompts
         self._condition = question.condition
         self.backend_, self._network = backend, backend.identity()
@@ -259,10 +270,15 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         seed = int(seed) if isinstance(seed, float) else seed  # such as 3.0
         self.seed_ = int(check_random_state(seed).randint(2**31 - 1))
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
-        unweighted = Scoring(weights, log_prior, question.class_of, self.prompt_reduction)
+        unweighted = Scoring(weights, log_prior, question.class_of, question.reduction)
         self._scoring = unweighted  # used to record errors, before weights are learned
         learn_strategies(strategies, X, y, self._predictor(), int(self.n_fit_images), self.seed_)
         self._scoring = strategies.scoring(unweighted, backend)
+        shortlist = fit_shortlist(
+            self.shortlist, given, X, y, self._predictor(), int(self.n_fit_images), self.seed_
+        )
+        if shortlist is not None:
+            self.shortlist_ = shortlist
         self._predictor().check()
         return self
 

@@ -23,10 +23,13 @@ from ..race.progress import Verbosity
 from ..records import ErrorTable, RecordSetup
 from ..samplers import Sampler
 from ..scoring import Calibrator, LossName, Scoring, Weighting
+from ..shortlist import BaseShortlist
 from ..utils.provenance import check_unchanged
+from .candidates import GivenCandidates
 from .cost import Cost, estimate_cost
 from .inputs import Inputs, OnError
 from .predicting import Predictor, Skipped
+from .question import row_names
 from .saving import write_classifier
 from .settings import PictureFormat, errors_made_by
 
@@ -38,7 +41,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     ----------
     batch_size, verbose, memory
         Parameters that predictions read at every call.
-    backend_, sampler_, pruner_, weighting_, calibrator_, loss_, image_size_, resize_, seed_
+    backend_, sampler_, pruner_, weighting_, calibrator_, shortlist_, loss_, image_size_, resize_
         Set by ``fit``; see ``DiffusionClassifier``.
     classes_, prompts_
         Labels, and the prompts of each label.
@@ -53,6 +56,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     pruner_: Pruner
     weighting_: Weighting
     calibrator_: Calibrator | None
+    shortlist_: BaseShortlist | None = None
     loss_: LossName
     image_size_: tuple[int, int] | None
     resize_: ResizeMode
@@ -76,7 +80,9 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         """Images that the latest prediction skipped, with ``on_error="skip"``: (index, reason)."""
         return getattr(self, "_skipped", [])
 
-    def predict(self, X: Any, *, on_error: OnError = "raise") -> NDArray[Any]:
+    def predict(
+        self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
+    ) -> NDArray[Any]:
         """Predict the most probable class of each image.
 
         Parameters
@@ -94,6 +100,10 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             after its header raises when it is decoded. "skip" predicts the others: skipped images
             get the label None, in an object array, or NaN from the other methods. ``skipped_``
             lists them.
+        candidates : list of n lists of labels, or array of shape (n, n_classes), dtype bool
+            The classes that each image may have, at least one; others get probability 0. They
+            replace the shortlist. By default those on the shortlist race, else all classes. An
+            ErrorTable must be full, or hold the errors of these classes.
 
         Returns
         -------
@@ -105,8 +115,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             If ``fit`` was not called.
         InputError
-            If there are no images or, unless they are skipped, one cannot be read. The message
-            gives its index.
+            If there are no images or, unless they are skipped, one cannot be read, or its
+            candidates are empty or not known. The message gives its index.
         NetworkError
             If the network returns NaN or infinity, or memory runs out with a single row.
 
@@ -122,7 +132,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         >>> clf.skipped_
         [(1, "image 1: 'missing.png' does not exist; check the path.")]
         """
-        log_posterior = self.predict_log_proba(X, on_error=on_error)
+        log_posterior = self.predict_log_proba(X, on_error=on_error, candidates=candidates)
         labels = self.classes_[log_posterior.argmax(1)]
         missing = np.isnan(log_posterior).any(1)
         if missing.any():
@@ -130,19 +140,25 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             labels[missing] = None
         return labels
 
-    def predict_log_proba(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
-        """Compute log posteriors of shape (n, n_classes); see ``predict`` for X and on_error."""
-        log_posterior, skipped = self._predictor().log_posterior(X, on_error)
+    def predict_log_proba(
+        self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
+    ) -> NDArray[np.float64]:
+        """Compute log posteriors of shape (n, n_classes); see ``predict`` for the parameters."""
+        log_posterior, skipped = self._predictor().log_posterior(X, on_error, candidates)
         self._note_skipped(skipped)
         return log_posterior
 
-    def predict_proba(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
+    def predict_proba(
+        self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
+    ) -> NDArray[np.float64]:
         """Compute posteriors of shape (n, n_classes); rows sum to 1, those skipped are NaN."""
-        return np.exp(self.predict_log_proba(X, on_error=on_error))
+        return np.exp(self.predict_log_proba(X, on_error=on_error, candidates=candidates))
 
-    def decision_function(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.float64]:
+    def decision_function(
+        self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
+    ) -> NDArray[np.float64]:
         """Compute log posteriors (n, n_classes); for two classes, log-odds (n,) of the second."""
-        log_posterior = self.predict_log_proba(X, on_error=on_error)
+        log_posterior = self.predict_log_proba(X, on_error=on_error, candidates=candidates)
         if len(self.classes_) == 2:
             return log_posterior[:, 1] - log_posterior[:, 0]
         return log_posterior
@@ -154,6 +170,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         on_error: OnError = "raise",
+        candidates: GivenCandidates = None,
     ) -> float:
         """Return the accuracy, of those images that are not skipped.
 
@@ -164,7 +181,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,)
             True labels, also of skipped images.
         sample_weight : array-like of shape (n,), optional
-        on_error : {"raise", "skip"}, default="raise"
+        on_error, candidates
             See ``predict``.
 
         Returns
@@ -178,7 +195,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             Raised by scikit-learn if X, y and ``sample_weight`` differ in length.
         """
-        answers = self.predict(X, on_error=on_error)
+        answers = self.predict(X, on_error=on_error, candidates=candidates)
         y = np.asarray(y)
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
         check_consistent_length(answers, y, weights)
@@ -196,6 +213,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         full: bool = False,
         table: ErrorTable | None = None,
         on_error: OnError = "raise",
+        candidates: GivenCandidates = None,
     ) -> ErrorTable:
         """Compute the noise-prediction errors on which predictions are based.
 
@@ -204,7 +222,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         X : images of length n
             See ``predict``.
         full : bool, default=False
-            Whether to evaluate every prompt on every draw of the budget instead of pruning.
+            Whether to evaluate every prompt on every draw of the budget instead of pruning; also
+            prompts of classes that are no candidates, though answers stay among candidates.
         table : ErrorTable, optional
             Errors recorded earlier, for other labels or fewer draws, on the first images of X in
             the same order (the images themselves are not compared), with the same network, loss,
@@ -213,6 +232,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         on_error : {"raise", "skip"}, default="raise"
             See ``predict``. Skipped images have no errors, and are listed in ``skipped`` of the
             table and in ``skipped_``.
+        candidates : list of n lists of labels, or array of shape (n, n_classes), dtype bool
+            See ``predict``. The table keeps them.
 
         Returns
         -------
@@ -240,10 +261,22 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         """
         predictor = self._predictor()
         if full:
-            predictor = replace(predictor, pruner=NoPruning(self.pruner_.max_draws))
-        found = predictor.table(X, table, on_error)
+            everything = NoPruning(self.pruner_.max_draws)
+            predictor = replace(predictor, pruner=everything, everyone=True)
+        found = predictor.table(X, table, on_error, candidates)
         self._note_skipped(found.skipped)
         return found
+
+    def propose(self, X: Any, *, on_error: OnError = "raise") -> NDArray[np.bool_]:
+        """Return which classes of each image are on the shortlist, without racing them.
+
+        The result is a boolean array of shape (n, n_classes): all True without a shortlist, and
+        all False for skipped images. ``diffusion_classifier.shortlist.recall`` says how often the
+        true class is among them. See ``predict`` for the parameters.
+        """
+        mask, skipped = self._predictor().propose(X, on_error)
+        self._note_skipped(skipped)
+        return mask
 
     def estimate_cost(self, n_images: int, table: ErrorTable | None = None) -> Cost:
         """Estimate the maximum cost of predicting ``n_images`` images.
@@ -347,7 +380,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             prediction_type=self.backend_.prediction_type,
             loss=self.loss_,
             classes=self.classes_,
-            prompts=tuple(prompt for of_class in self.prompts_.values() for prompt in of_class),
+            prompts=row_names(self.prompts_, len(self._condition)),
             seed=self.seed_,
             made_by=errors_made_by(self.backend_, inputs.pictures, self.loss_),
         )
@@ -360,5 +393,6 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             verbose=self.verbose,
             memory=self.memory,
+            shortlist=self.shortlist_,
             check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

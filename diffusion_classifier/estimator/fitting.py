@@ -27,9 +27,11 @@ from ..pruners.base import NoPruning, Pruner
 from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
 from ..scoring.calibration import Calibrator, temperature
+from ..shortlist.base import BaseShortlist, learn_strength
 from ..strategies import Strategies
+from ..utils.constraints import check_parameters
 from ..utils.validation import check_positive_integer
-from .predicting import Predictor
+from .predicting import ModelOf, Predictor
 
 _FOLDS = 5
 _PILOT_SHARE = 4  # the pilot record takes a quarter of the budget of draws
@@ -168,6 +170,60 @@ def _losses_without_prior(table: ErrorTable, n_draws: NDArray[Any]) -> NDArray[n
     scoring = table.scoring
     scale = temperature(scoring.log_temperature, n_draws)[:, None]
     return table.class_losses().numpy() + scale * scoring.log_prior.numpy()
+
+
+def fit_shortlist(
+    shortlist: BaseShortlist | None,
+    given: Any,
+    X: Any,
+    y: NDArray[Any],
+    predictor: Predictor,
+    n_images: int,
+    seed: int,
+) -> BaseShortlist | None:
+    """Return a fitted copy of a shortlist, or None.
+
+    A prior strength is learned by races among the candidates of some images, without it.
+
+    Parameters
+    ----------
+    shortlist : BaseShortlist or None
+        The classifier's parameter.
+    given : None or images of length N
+        What the user gave, which the proposer gets.
+    X : None or images of length N
+        The same, checked, for the network.
+    y : ndarray of shape (N,)
+        Labels, or the classes if X is None.
+    predictor : Predictor
+        Fitted, and without a shortlist.
+    n_images, seed
+        As for :func:`learn_strategies`.
+
+    Raises
+    ------
+    InputValueError
+        If the shortlist does not suit the classes, or has to learn and there are no images.
+    """
+    if shortlist is None:
+        return None
+    fitted, model = clone(shortlist), ModelOf(predictor)
+    check_parameters(fitted)
+    fitted.fit(None if isinstance(X, ErrorTable) else given, y, model)
+    if fitted.prior_strength != "learned":
+        fitted.prior_strength_ = float(fitted.prior_strength)
+        return fitted
+    if X is None or isinstance(X, ErrorTable):
+        raise InputValueError(
+            'prior_strength="learned" of the shortlist learns from labelled images; call '
+            "fit(X, y) with images, or set a number."
+        )
+    chosen = choose_images(y, n_images, seed)
+    true_class = np.searchsorted(model.classes, y[chosen])
+    among, _ = fitted.candidates_from(fitted.propose_for_fit(given, chosen, model))
+    log_posterior, _ = predictor.log_posterior(X[chosen], candidates=among.mask)
+    fitted.prior_strength_ = learn_strength(log_posterior, among, true_class)
+    return fitted
 
 
 def fit_record(table: ErrorTable, true_class: NDArray[Any]) -> FitRecord:

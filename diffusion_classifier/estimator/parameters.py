@@ -14,6 +14,7 @@ from ..backends.resolve import wrap_pipeline
 from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES
 from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
+from ..shortlist import BaseShortlist
 from ..strategies import KINDS, strategy_to_tune
 from ..utils.constraints import (
     MANY,
@@ -36,7 +37,7 @@ class ClassifierParameters(BaseEstimator):
     # backend, prompts, strategies, device and dtype are checked where they are read.
     _constraints: ClassVar[Table] = {
         "loss": Options(*LOSS_NAMES),
-        "prompt_reduction": Options(*PROMPT_REDUCTIONS),
+        "prompt_reduction": Options(*PROMPT_REDUCTIONS, "embedding"),
         "priors": Arrays(0) | None,
         "n_fit_images": Integers(1, 10**9),
         "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
@@ -44,6 +45,7 @@ class ClassifierParameters(BaseEstimator):
         "batch_size": Options("auto") | Integers(1, MANY),
         "random_state": Integers(0, 2**32 - 1) | InstancesOf(np.random.RandomState) | None,
         "verbose": Options("auto") | Booleans() | Integers(0),
+        "shortlist": InstancesOf(BaseShortlist) | None,
         "memory": InstancesOf(str) | InstancesOf(os.PathLike) | None,
     }
 

@@ -1,6 +1,7 @@
 """Prediction: from images to error tables and log posteriors.
 
-The steps are: read X and encode it (``inputs``), limit the sampler's draws to the pruner's budget
+The steps are: read X and encode it (``inputs``), find the classes that each image may have
+(``shortlist``, ``estimator.candidates``), limit the sampler's draws to the pruner's budget
 (``race.tape``), compute or look up errors (``race.engine``, ``race.recorded``, ``store.memory``),
 race the classes (``race.loop``), and turn errors into log posteriors (``scoring.class_losses``).
 """
@@ -8,37 +9,43 @@ race the classes (``race.loop``), and turn errors into log posteriors (``scoring
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..backends.base import Conditioning
-from ..errors import AllSkippedError, InputValueError, NonFiniteOutputError
+from ..errors import AllSkippedError, InputValueError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
 from ..race.engine import Engine
 from ..race.loop import run_race
 from ..race.progress import Progress, Verbosity
 from ..race.recorded import RecordedErrors
-from ..race.source import ErrorSource, Result
+from ..race.skipping import skipping
+from ..race.source import ErrorSource, Result, Start
 from ..race.tape import DrawTape
 from ..records.compare import comparable_errors
 from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
+from ..scoring.candidates import Candidates
 from ..scoring.likelihood_check import LikelihoodCheck
+from ..shortlist.base import Asked, BaseShortlist, Proposal
 from ..store.folder import StoreFolder
 from ..store.keys import TapeRecord, network_content, prompt_contents
 from ..store.memory import Memory
 from ..utils.validation import check_option
+from .candidates import GivenCandidates, answered_among, read_candidates
 from .inputs import ON_ERROR, Inputs
+from .question import Question
 
 Skipped = list[tuple[int, str]]
-MOST_FAILURES = 8  # of the network in a row, for images that are skipped
 
 
 class Race(NamedTuple):
@@ -51,6 +58,7 @@ class Race(NamedTuple):
     n_images: int
     tape: DrawTape
     skipped: Mapping[int, str]
+    candidates: Candidates | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,10 @@ class Predictor:
     verbose : "auto", bool or int
     memory : str, path-like or None
         Folder in which errors are kept.
+    shortlist : BaseShortlist or None
+        Proposes the classes that each image races.
+    everyone : bool
+        Whether all classes race, whatever the candidates.
     check_likelihood : bool
         Whether to warn if the network is too inexact for "likelihood" weights.
     """
@@ -81,6 +93,8 @@ class Predictor:
     batch_size: BatchSizeOption = "auto"
     verbose: Verbosity = "auto"
     memory: str | os.PathLike[str] | None = None
+    shortlist: BaseShortlist | None = None
+    everyone: bool = False
     check_likelihood: bool = False
 
     def check(self) -> None:
@@ -102,31 +116,61 @@ class Predictor:
         schedule, seed = self.setup.schedule, self.setup.seed
         return DrawTape.of(self.sampler, schedule, seed, self.pruner.max_draws)
 
-    def max_evaluations(self, tape: DrawTape | None = None) -> int:
-        """Return the maximum number of evaluations per image."""
+    def max_evaluations(
+        self, tape: DrawTape | None = None, candidates: Candidates | None = None
+    ) -> int:
+        """Return the maximum number of evaluations per image, proposals included."""
         tape = self.tape() if tape is None else tape
-        scoring = self.setup.scoring
-        return self.pruner.max_evaluations(
-            scoring.n_classes,
+        scoring, proposals = self.setup.scoring, 0
+        n_classes = scoring.n_classes
+        if candidates is not None and not self.everyone:
+            n_classes = int(candidates.mask.sum(1).max(initial=1))
+        elif self.shortlist is not None and not self.everyone:
+            proposals = self.shortlist.max_evaluations(ModelOf(self))
+            n_classes = self.shortlist.max_candidates(n_classes)
+        return proposals + self.pruner.max_evaluations(
+            n_classes,
             round_sizes=map(len, tape),
             n_prompts=scoring.class_of.bincount().tolist(),
         )
 
+    def propose(self, X: Any, on_error: str = "raise") -> tuple[NDArray[np.bool_], Skipped]:
+        """Return the candidates [N, K] of all images, and the images that cannot be read."""
+        if self.shortlist is None:
+            with self.inputs.open(X, on_error) as (n_images, *_):
+                return np.ones((n_images, len(self.setup.classes)), bool), []
+        candidates, skipped = self.shortlist.candidates(X, ModelOf(self), on_error)
+        mask = candidates.mask.copy()
+        mask[list(skipped)] = False
+        return mask, sorted(skipped.items())
+
     @contextmanager
     def race(
-        self, X: Any, table: ErrorTable | None = None, on_error: str = "raise"
+        self,
+        X: Any,
+        table: ErrorTable | None = None,
+        on_error: str = "raise",
+        candidates: GivenCandidates = None,
     ) -> Iterator[Race]:
         """Start a race over the images in X; errors found in ``table`` are not recomputed.
+
+        Each image races the classes in ``candidates``, else those on the shortlist, else all.
 
         With ``on_error="skip"`` images that cannot be read do not race, and those for which the
         network returns NaN leave the race.
         """
-        tape, backend = self.tape(), self.inputs.backend
-        with (
-            self.inputs.open(X, on_error) as (n_images, encode, skipped, key),
-            Progress(n_images, self.max_evaluations(tape), self.verbose) as progress,
-            self._memory(tape, key) as memory,
-        ):
+        tape, backend, scoring = self.tape(), self.inputs.backend, self.setup.scoring
+        among, unproposed = None, dict[int, str]()
+        if candidates is None and self.shortlist is not None:
+            among, unproposed = self.shortlist.candidates(X, ModelOf(self), on_error)
+        with ExitStack() as stack:
+            n_images, encode, skipped, key = stack.enter_context(self.inputs.open(X, on_error))
+            skipped.update({i: unproposed[i] for i in unproposed.keys() - skipped.keys()})
+            if candidates is not None:
+                among = read_candidates(candidates, self.setup.classes, n_images)
+            most = self.max_evaluations(tape, among)
+            progress = stack.enter_context(Progress(n_images, most, self.verbose))
+            memory = stack.enter_context(self._memory(tape, key))
             source: ErrorSource
             source = engine = Engine(
                 backend,
@@ -150,13 +194,14 @@ class Predictor:
                 source = RecordedErrors(recorded, source, progress.add_recorded)
 
             def start(images: Iterable[int]) -> Iterator[Result]:
-                return run_race(source, tape, self.pruner, self.setup.scoring, images)
+                begin = None if self.everyone else Start.among(among, scoring)
+                return run_race(source, tape, self.pruner, scoring, images, begin)
 
             if on_error == "skip":
-                results = _skipping(start, n_images, engine, memory, skipped)
+                results = skipping(start, n_images, engine, memory, skipped)
             else:
                 results = start(range(n_images))
-            yield Race(progress.count(results), n_images, tape, skipped)
+            yield Race(progress.count(results), n_images, tape, skipped, among)
 
     def _memory(
         self, tape: DrawTape, key_of: Callable[[int], bytes]
@@ -173,7 +218,13 @@ class Predictor:
             key_of,
         )
 
-    def table(self, X: Any, table: ErrorTable | None = None, on_error: str = "raise") -> ErrorTable:
+    def table(
+        self,
+        X: Any,
+        table: ErrorTable | None = None,
+        on_error: str = "raise",
+        candidates: GivenCandidates = None,
+    ) -> ErrorTable:
         """Race the images in X and return all errors.
 
         What is raised on the way, also by Ctrl-C, carries the errors of the images that finished
@@ -183,7 +234,7 @@ class Predictor:
         finished: dict[int, Result] = {}
         race: Race | None = None
         try:
-            with self.race(X, table, on_error) as race:
+            with self.race(X, table, on_error, candidates) as race:
                 for result in race.results:
                     finished[result.image] = result
                 if len(race.skipped) == race.n_images:
@@ -192,13 +243,17 @@ class Predictor:
                         sorted(race.skipped.items()),
                     )
                 skipped = race.skipped.items()
-                return ErrorTable.from_results(finished.values(), race.tape, setup, skipped)
+                return ErrorTable.from_results(
+                    finished.values(), race.tape, setup, skipped, race.candidates
+                )
         except BaseException as error:
             partial = _finished_part(finished, race, setup, table)
             error.partial = partial  # type: ignore[attr-defined]
             raise
 
-    def log_posterior(self, X: Any, on_error: str = "raise") -> tuple[NDArray[np.float64], Skipped]:
+    def log_posterior(
+        self, X: Any, on_error: str = "raise", candidates: GivenCandidates = None
+    ) -> tuple[NDArray[np.float64], Skipped]:
         """Compute log posteriors of images or of an ErrorTable.
 
         Returns
@@ -218,15 +273,22 @@ class Predictor:
                     f"the table has no errors of {len(X.skipped)} images, first of image {image} "
                     f'({reason}) Pass on_error="skip" for NaN in their place.'
                 )
+            if candidates is not None:
+                given = read_candidates(candidates, self.setup.classes, len(X))
+                X = answered_among(X, given)
             if self.check_likelihood:
                 self._likelihood_check().add_all(X.rows()).warn()
             return X.log_posterior(scoring).numpy(), list(X.skipped)
         check = self._likelihood_check() if self.check_likelihood else None
-        with self.race(X, on_error=on_error) as (results, n_images, tape, skipped):
+        with self.race(X, None, on_error, candidates) as (results, n_images, tape, skipped, among):
             log_posterior = np.full((n_images, scoring.n_classes), np.nan)
             for result in results:
                 row = result.errors, tape.timesteps, tape.density, result.active
-                log_posterior[result.image] = scoring.log_posterior_of(*row).numpy()
+                log_posterior[result.image] = (
+                    scoring.log_posterior_of(*row)
+                    if among is None
+                    else among.of(result.image).log_posterior(scoring, *row)
+                ).numpy()
                 if check is not None:
                     check.add(*row)
         if check is not None:
@@ -235,6 +297,46 @@ class Predictor:
 
     def _likelihood_check(self) -> LikelihoodCheck:
         return LikelihoodCheck(self.setup.schedule, self.setup.scoring)
+
+
+@dataclass(frozen=True)
+class ModelOf:
+    """What a shortlist may use of a predictor; see :class:`~.shortlist.base.Model`."""
+
+    predictor: Predictor
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        return self.predictor.setup.classes
+
+    @property
+    def log_prior(self) -> Tensor:
+        return self.predictor.setup.scoring.log_prior
+
+    def ask(self, labels: Sequence[Any], prompts: Any) -> Asked:
+        question = Question.of(np.asarray(labels), prompts, self.predictor.inputs.backend)
+        return Asked(list(question.rows), question.class_of, question.condition)
+
+    def race_groups(self, asked: Asked, log_prior: Tensor, X: Any, on_error: str) -> Proposal:
+        found = self._of(asked, log_prior).log_posterior(X, on_error)
+        return Proposal(*found)
+
+    def cost_of(self, asked: Asked) -> int:
+        return self._of(asked, torch.zeros(int(asked.class_of.max()) + 1)).max_evaluations()
+
+    def _of(self, asked: Asked, log_prior: Tensor) -> Predictor:
+        """Return the same predictor with other classes and without a shortlist."""
+        setup = self.predictor.setup
+        scoring = replace(setup.scoring, log_prior=log_prior, class_of=asked.class_of)
+        setup = replace(
+            setup,
+            scoring=scoring,
+            classes=np.arange(len(log_prior)),
+            prompts=tuple(asked.prompts),
+        )
+        return replace(
+            self.predictor, setup=setup, condition=asked.condition, shortlist=None, everyone=False
+        )
 
 
 def _finished_part(
@@ -257,54 +359,4 @@ def _finished_part(
     if not results:
         return None
     skipped = [item for item in race.skipped.items() if item[0] < max(results)]
-    return ErrorTable.from_results(results.values(), race.tape, setup, skipped)
-
-
-def _skipping(
-    start: Callable[[Iterable[int]], Iterator[Result]],
-    n_images: int,
-    engine: Engine,
-    memory: Memory | None,
-    skipped: dict[int, str],
-) -> Iterator[Result]:
-    """Race all images but those that cannot be read or make the network return NaN.
-
-    When the network fails for an image, those beside it in the race begin again. If it fails for
-    many in a row, the network is at fault, and its error is raised.
-    """
-    left = set(range(n_images))
-    n_failures = 0  # since the last result
-    while True:
-        try:
-            for result in start(_readable(sorted(left - skipped.keys()), engine, memory, skipped)):
-                left.remove(result.image)
-                n_failures = 0
-                yield result
-            return
-        except NonFiniteOutputError as error:
-            n_failures += 1
-            if error.image is None or n_failures > MOST_FAILURES:
-                raise
-            skipped[error.image] = str(error)
-            _release(error.image, engine, memory)
-
-
-def _readable(
-    images: Iterable[int], engine: Engine, memory: Memory | None, skipped: Mapping[int, str]
-) -> Iterator[int]:
-    """Yield the images that can be read, when it is their turn to race."""
-    for image in images:
-        # An image of which there are errors has been encoded before.
-        is_known = memory is not None and bool(memory.known(image).numel())
-        if not is_known:
-            engine.latent(image)  # reads it, and those that follow
-        if image not in skipped:
-            yield image
-        else:
-            _release(image, engine, memory)
-
-
-def _release(image: int, engine: Engine, memory: Memory | None) -> None:
-    engine.release(image)
-    if memory is not None:
-        memory.release(image)
+    return ErrorTable.from_results(results.values(), race.tape, setup, skipped, race.candidates)

@@ -30,8 +30,9 @@ from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeightin
 
 LossName = Literal["l2", "l1", "huber", "vlb"]  # "vlb" also scores the predicted variance
 LOSS_NAMES: tuple[str, ...] = get_args(LossName)
-PromptReduction = Literal["best", "mean", "mixture"]
-PROMPT_REDUCTIONS: tuple[str, ...] = get_args(PromptReduction)
+PromptReduction = Literal["best", "mean", "mixture", "embedding"]
+# "embedding" reduces prompts before they race; to a Scoring, each class then has one prompt.
+PROMPT_REDUCTIONS: tuple[str, ...] = get_args(PromptReduction)[:3]
 _MARGIN = 1e-9  # relative distance by which dropped classes stay behind the best survivor
 
 

@@ -15,7 +15,7 @@ FLOORS = (
     ("noise",),
     ("datasets", "images", "backends", "learner"),
     ("samplers", "pruners", "scoring"),
-    ("strategies", "race"),
+    ("strategies", "race", "shortlist"),
     ("records",),
     ("store",),
     ("estimator",),
