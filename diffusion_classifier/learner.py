@@ -86,14 +86,31 @@ class FitRecord:
         Tensor of shape (R, J), dtype float64
             Values of the R prompts of other classes, minus those of the true class's best prompt.
         """
+        for contributions, true in zip(
+            self.contributions(weights), self.true_class.tolist(), strict=True
+        ):
+            own = self.class_of == true
+            yield contributions[~own] - min(contributions[own], key=torch.mean)
+
+    def contributions(self, weights: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the contributions of each image.
+
+        Parameters
+        ----------
+        weights : Tensor of shape (T,), optional
+            Weights of the contributions ``w(t) err / q - log prior`` that a pruner sees. By
+            default, yield errors.
+
+        Yields
+        ------
+        Tensor of shape (P, J), dtype float64
+        """
         if weights is None:
             scale, shift = torch.ones_like(self.density), torch.zeros(len(self.class_of))
         else:
             scale, shift = weights[self.timesteps] / self.density, self.log_prior[self.class_of]
-        for errors, true in zip(self.errors, self.true_class.tolist(), strict=True):
-            contributions = errors.double() * scale - shift[:, None]
-            own = self.class_of == true
-            yield contributions[~own] - min(contributions[own], key=torch.mean)
+        for errors in self.errors:
+            yield errors.double() * scale - shift[:, None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from ...errors import InputValueError
 from ...images.resize import RESIZE_MODES
 from ...learner import Profile
 from ...noise.schedule import NoiseSchedule
-from ...pruners import Pruner, RacingPruner, ThresholdPruner
+from ...pruners import Pruner, RacingPruner, RiskControlledPruner, ThresholdPruner
 from ...samplers import ImportanceSampler, Sampler
 from ...scoring import Calibrator, Scoring, Weighting
 from ...scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
@@ -170,6 +170,12 @@ LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or
         "deviation_": Reals(0),
         "prior_rounds_": Reals(0),
         "round_size_": Integers(1),
+    },
+    RiskControlledPruner: {
+        "threshold_": Reals(0),
+        "deviation_": Reals(0),
+        "round_size_": Integers(1),
+        "n_draws_": Integers(1),
     },
     ThresholdPruner: {"threshold_": Reals(0)},
     FunctionBackend: {"classes_": Labels()},
