@@ -9,30 +9,31 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ..errors import InputTypeError, InputValueError
 from ..utils.display import PlainText
-from .base import Backend, Conditioning
+from .base import Conditioning
+from .compiling import Compile, compile_denoiser, is_compiled
 from .families.checks import check_components
 from .families.edm import preconditioned
 from .families.registry import find_family
 from .families.text import one_truncation_warning, padded_alike, warn_of_unknown_words
 from .loading.cache import cached
-from .loading.load import load_pipeline
-from .loading.origin import Origin, resolve_name
+from .loading.origin import Origin
 from .model import ModelState, PipelineModel
+from .pretrained import FromPretrained
 from .text_encoders import load_text_encoders
 
 PROMPTS_PER_BATCH = 64  # of the text encoders
 
 
-class DiffusersBackend(Backend):
+class DiffusersBackend(FromPretrained):
     """Noise predictor made from a diffusers pipeline.
 
     The pipeline is used as it is and never moved or cast, so LoRA weights, device, dtype,
@@ -102,88 +103,6 @@ from_pretrained('owner/model').
         self.pipeline = pipeline
         self.image_shape = image_shape
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_id: str | os.PathLike,
-        *,
-        revision: str | None = None,
-        variant: str | None = None,
-        token: str | bool | None = None,
-        subfolder: str | None = None,
-        dtype: torch.dtype | Mapping[str, torch.dtype] | None = None,
-        device: torch.device | str | None = None,
-        image_shape: tuple[int, ...] | None = None,
-        offload: Literal["model", "sequential"] | None = None,
-        free_text_encoder: bool = False,
-        **options: Any,
-    ) -> DiffusersBackend:
-        """Load a pipeline with diffusers and wrap it.
-
-        Weights must be safetensors. Components that classification does not use, such as the
-        safety checker, are not loaded.
-
-        Parameters
-        ----------
-        path_or_id : str or path-like
-            Folder that holds ``model_index.json``, or a Hub id.
-        revision : str, optional
-            Branch, tag or commit on the Hub.
-        variant : str, optional
-            Suffix of the weight files to load, such as ``"fp16"``.
-        token : str or bool, optional
-            Hub token for gated or private models. Pickles do not contain it.
-        subfolder : str, optional
-            Subfolder of the folder or repository that holds the pipeline.
-        dtype : torch.dtype or dict, optional
-            Dtype in which networks compute, or ``{component: dtype}``. By default float32.
-        device : torch.device or str, optional
-            Device of the pipeline. By default it stays where diffusers loads it.
-        image_shape : tuple of int or None, default=None
-            Shape of the images whose flattened rows X holds; None refuses rows.
-        offload : {"model", "sequential"}, optional
-            Keep networks in main memory and move them to ``device`` (by default the GPU) only
-            while they compute, one network ("model") or layer ("sequential") at a time; see
-            diffusers' ``enable_model_cpu_offload`` and ``enable_sequential_cpu_offload``.
-        free_text_encoder : bool, default=False
-            Whether to load the text encoders only to encode prompts and drop them afterwards.
-        **options
-            Further arguments of diffusers' ``from_pretrained``; none may run code or read pickles.
-
-        Returns
-        -------
-        DiffusersBackend
-
-        Raises
-        ------
-        MissingFileError, InputFileError, InputValueError
-            As :func:`~diffusion_classifier.backends.resolve.load_backend` raises them.
-        """
-        backend = cls.from_origin(
-            Origin(
-                resolve_name(path_or_id),
-                revision=revision,
-                variant=variant,
-                token=token,
-                subfolder=subfolder,
-                # with None, diffusers keeps the dtype in which each component was saved
-                dtype=torch.float32 if dtype is None else dtype,
-                device=None if device is None else str(torch.device(device)),
-                offload=offload,
-                free_text_encoder=free_text_encoder,
-                options=options,
-            )
-        )
-        backend.image_shape = image_shape
-        return backend
-
-    @classmethod
-    def from_origin(cls, origin: Origin) -> DiffusersBackend:
-        """Load the pipeline that an Origin describes, and wrap it."""
-        backend = cls(load_pipeline(origin), free_text_encoder=origin.free_text_encoder)
-        backend._origin = origin
-        return backend
-
     @property
     def pipeline(self) -> Any:
         """The pipeline. An unpickled backend loads it on first access."""
@@ -232,6 +151,35 @@ from_pretrained('owner/model').
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Dtype in which the denoiser computes."""
         return getattr(self.pipeline, self._family.denoiser).dtype
+
+    @property
+    def compiled(self) -> bool:  # type: ignore[override]
+        """Whether the denoiser is compiled, here or by the user."""
+        return is_compiled(getattr(self.pipeline, self._family.denoiser))
+
+    def compile(self, mode: Compile = True) -> Self:
+        """Compile the pipeline's denoiser in place, with ``torch.compile``.
+
+        Worth it for long runs on a GPU: the first batch of each length takes a minute or so.
+        Batches are then padded to a few lengths.
+
+        Parameters
+        ----------
+        mode : bool, "regional", "reduce-overhead" or "max-autotune", default=True
+            As ``compile`` of :meth:`from_pretrained`.
+
+        Returns
+        -------
+        DiffusersBackend
+            The backend itself.
+
+        Raises
+        ------
+        InputValueError
+            If ``mode`` is unknown, or "regional" for a network that names no repeated blocks.
+        """
+        compile_denoiser(getattr(self.pipeline, self._family.denoiser), mode)
+        return self
 
     class_by_position = False  # a prompt says which class: as text, name or index
 

@@ -15,6 +15,7 @@ from ..utils.display import short_repr
 from .base import Backend
 from .embedded import load_embedded
 from .loading.cache import cached
+from .loading.load import half_precision
 from .loading.origin import EMBEDDED, Origin, resolve_name
 from .pipeline import DiffusersBackend
 
@@ -46,6 +47,7 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
     """
     backend = wrap_pipeline(backend)
     device = resolve_device(device)
+    is_auto = isinstance(dtype, str) and dtype == "auto"
     dtype = resolve_dtype(dtype, device)
     if isinstance(backend, Backend):
         return clone(backend)
@@ -53,6 +55,8 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
         raise InputTypeError(f"backend must be {ALLOWED}{_advice(backend)}")
     if backend is None:
         return load_embedded(device, dtype)
+    if is_auto and device.type == "cuda":
+        dtype = half_precision(Origin(resolve_name(backend)))
     return load_backend(os.fspath(backend), device, dtype)
 
 

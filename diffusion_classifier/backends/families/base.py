@@ -56,6 +56,9 @@ class Family(ABC):
         The prompt for unconditional prediction; None if the network has none.
     default_template : str
         Template of the prompts when the user gives none.
+    half_dtype : torch.dtype
+        Dtype of ``dtype="auto"`` on CUDA. float16 is the more exact of the two; networks whose
+        activations exceed its range need bfloat16.
     """
 
     pipelines: tuple[str, ...]
@@ -69,6 +72,7 @@ class Family(ABC):
     text_conditional: bool = True
     unconditional_prompt: str | None = ""
     default_template: str = "a photo of a {}"
+    half_dtype: torch.dtype = torch.float16
 
     def check(self, pipeline: Any) -> None:
         """Raise InputValueError if the denoiser needs inputs that this family does not supply."""

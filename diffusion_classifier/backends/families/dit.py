@@ -118,6 +118,7 @@ class Sana(FlowFamily):
     """
 
     pipelines = ("SanaPipeline",)
+    half_dtype = torch.bfloat16
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         return encode_masked_text(pipeline, prompts, complex_human_instruction=None)
@@ -131,6 +132,7 @@ class Lumina2(FlowFamily):
     """Lumina-Image 2.0. Its time 1 - t runs from noise to image, and it predicts ``x - eps``."""
 
     pipelines = ("Lumina2Pipeline",)
+    half_dtype = torch.bfloat16
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         preface = len(pipeline.tokenizer(f"{pipeline.system_prompt} <Prompt Start> ").input_ids)

@@ -86,6 +86,7 @@ class Flux(PackedFlowFamily):
     """FLUX.1 dev, which was distilled to imitate guidance, and FLUX.1 schnell."""
 
     pipelines = ("FluxPipeline",)
+    half_dtype = torch.bfloat16
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
     text_encoders = TWO_ENCODERS
 
@@ -130,6 +131,7 @@ class QwenImage(PackedFlowFamily):
     """Qwen-Image."""
 
     pipelines = ("QwenImagePipeline",)
+    half_dtype = torch.bfloat16
     max_tokens = 512  # the default of __call__
 
     def check(self, pipeline: Any) -> None:

@@ -21,6 +21,7 @@ from ...errors import InputFileError, InputValueError
 from ...utils.display import short_repr
 from ...utils.quiet import quiet
 from ...utils.validation import check_option
+from ..families.base import Family
 from ..families.class_names import names_of
 from ..families.registry import find_family
 from .complete import complete_weights, explained_failure
@@ -86,12 +87,9 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
                 "code of a model is run; if you trust this one, load it with diffusers and pass "
                 "DiffusersBackend(pipeline)."
             )
-    folder = local_folder(origin)
-    index_path = _hub_index(origin) if folder is None else folder / INDEX
-    index = read_index(index_path, origin.name)
+    folder, index, family = _identify(origin)
     if "id2label" in index:
         names_of(index["id2label"])
-    family = find_family([index["_class_name"]], f"{origin.name} is a {index['_class_name']}")
     later = family.text_encoders if origin.free_text_encoder and only is None else ()
     parts = [
         name
@@ -121,7 +119,7 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         **origin.options,
     }
     is_local = folder is not None
-    with quiet(progress_bars=not is_local), _explained(origin.name):
+    with quiet(progress_bars=not is_local), explained_hub(origin.name):
         if folder is None and origin.subfolder:
             folder = _download_subfolder(origin, needed)
         elif folder is None:
@@ -142,10 +140,36 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         component = getattr(pipeline, name)
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
-    if family.denoiser in parts:  # convolutions are faster with channels last
-        getattr(pipeline, family.denoiser).to(memory_format=torch.channels_last)
+    if family.denoiser in parts:
+        if origin.device is None or torch.device(origin.device).type == "cpu":
+            # Convolutions are faster on CPUs with channels last. On CUDA they are slower, unless
+            # the network is compiled (docs/benchmarks/gpu.md).
+            getattr(pipeline, family.denoiser).to(memory_format=torch.channels_last)
         _place(pipeline, origin)
     return pipeline
+
+
+def half_precision(origin: Origin) -> torch.dtype:
+    """Return the dtype of 16 bits in which a pipeline should compute on the CUDA device here.
+
+    Raises
+    ------
+    MissingFileError, InputFileError, InputValueError
+        If there is no pipeline of a known family.
+    """
+    dtype = _identify(origin)[2].half_dtype
+    if dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float32  # float16 would overflow
+    return dtype
+
+
+def _identify(origin: Origin) -> tuple[Path | None, dict[str, Any], Family]:
+    """Return a pipeline's folder, if it is one here, its index, and the family it belongs to."""
+    folder = local_folder(origin)
+    index_path = _hub_index(origin) if folder is None else folder / INDEX
+    index = read_index(index_path, origin.name)
+    name = index["_class_name"]
+    return folder, index, find_family([name], f"{origin.name} is a {name}")
 
 
 def _place(pipeline: Any, origin: Origin) -> None:
@@ -170,7 +194,7 @@ def _hub_index(origin: Origin) -> Path:
     import huggingface_hub
 
     cache = {k: v for k, v in origin.options.items() if k in ("cache_dir", "local_files_only")}
-    with _explained(origin.name):
+    with explained_hub(origin.name):
         return Path(
             huggingface_hub.hf_hub_download(
                 origin.name,
@@ -188,7 +212,7 @@ def _download_subfolder(origin: Origin, needed: list[str]) -> Path:
     import huggingface_hub
 
     wanted = [f"{origin.subfolder}/{part}/*" for part in needed]
-    with _explained(origin.name):
+    with explained_hub(origin.name):
         root = huggingface_hub.snapshot_download(
             origin.name,
             revision=origin.revision,
@@ -202,7 +226,7 @@ def _download_subfolder(origin: Origin, needed: list[str]) -> Path:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained_hub(name: str) -> Iterator[None]:
     """Replace errors of the Hub by ones that say what to do."""
     from huggingface_hub import errors
 

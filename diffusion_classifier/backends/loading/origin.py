@@ -48,7 +48,7 @@ class Origin:
     ----------
     name : str
         Absolute path of a folder, a Hub id, or ``EMBEDDED``.
-    revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, options
+    revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, compile, options
         As in :meth:`DiffusersBackend.from_pretrained`.
     """
 
@@ -61,6 +61,7 @@ class Origin:
     device: str | None = None
     offload: str | None = None
     free_text_encoder: bool = False
+    compile: Any = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def to_saved(self) -> dict[str, Any] | None:
@@ -68,10 +69,11 @@ class Origin:
 
         Options of diffusers are never stored, since some (custom pipelines) name code to run. The
         token is a secret and not stored either; whoever loads the classifier uses their own login.
+        Compilation suits one machine and is left to whoever loads the classifier, too.
         """
         if self.options or not isinstance(self.dtype, torch.dtype):
             return None
-        left_out = ("options", "token")
+        left_out = ("compile", "options", "token")
         return {
             item.name: getattr(self, item.name)
             for item in fields(self)
