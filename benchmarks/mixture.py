@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from report import as_table, draw_races, interval, write_page
+from pictures import draw_page
+from report import as_table, interval, write_page
 from sklearn.base import clone
 
 from diffusion_classifier.backends.exact import GaussianMixtureBackend
@@ -208,7 +209,7 @@ def report(deep, wide, args, seconds):
             "the same seed. Intervals are 95 %, bootstrapped. "
             f"{seconds / 60:.0f} minutes on 2 CPU cores.",
             "",
-            "![Evaluations against disagreement with the full grid](mixture.png)",
+            "![Evaluations, and answers unlike the full grid's](mixture.png)",
             "",
             f"## {args.images} images x {args.seeds} seeds of images and draws",
             "",
@@ -239,9 +240,7 @@ def main(argv=None):
     deep, wide = ({key: summarise(rows) for key, rows in part.items()} for part in (deep, wide))
     text = report(deep, wide, args, time.perf_counter() - start)
     write_page(args.output, text, argv)
-    picture = args.output.with_suffix(".png")
-    rows = {(s, pruner, weights): row for (s, weights, pruner), row in (deep | wide).items()}
-    draw_races(rows, "differs", "answers that differ from the full grid, in %", picture)
+    draw_page(args.output)
 
 
 if __name__ == "__main__":

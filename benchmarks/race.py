@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from pictures import draw_page
 from report import (
     BINS,
     BOOTSTRAP,
     as_table,
     calibration_error,
-    draw_races,
     interval,
     probability_figures,
     write_page,
@@ -222,7 +222,7 @@ def as_markdown(rows, defaults, n_images):
             "",
             shipped,
             "",
-            "![Evaluations against accuracy](race.png)",
+            "![Evaluations, and answers unlike the full grid's](race.png)",
             "",
             "## Races",
             "",
@@ -260,7 +260,7 @@ def main(argv=None):
     facts = [{"sampler": s, "pruner": p, "weighting": w, **row} for (s, p, w), row in rows.items()]
     facts.append({"sampler": "default", "pruner": "default", "weighting": "uniform", **defaults})
     (args.output / "race.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    draw_races(rows, "accuracy", "accuracy in %", args.output / "race.png")
+    draw_page(args.output / "race.md")
 
 
 if __name__ == "__main__":

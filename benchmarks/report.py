@@ -1,4 +1,4 @@
-"""Functions shared by the benchmarks: intervals, calibration error, tables and figures."""
+"""Functions shared by the benchmarks: intervals, calibration error and tables."""
 
 from __future__ import annotations
 
@@ -85,37 +85,3 @@ def write_page(path, text, argv):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     print(text)
-
-
-def draw_races(rows, figure, label, path):
-    """Plot a share against evaluations, for rows ``{(sampler, pruner, weighting): figures}``.
-
-    Each sampler has a panel, each pruner a colour and each weighting a marker.
-    """
-    from matplotlib.figure import Figure
-
-    samplers, pruners, weightings = (
-        list(dict.fromkeys(names)) for names in zip(*rows, strict=True)
-    )
-    markers = dict(zip(weightings, "os^Dv", strict=False))
-    picture = Figure(figsize=(10, 4.5), layout="constrained")
-    panels = picture.subplots(1, len(samplers), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, sampler in zip(panels, samplers, strict=True):
-        for (s, pruner, weighting), row in rows.items():
-            if s == sampler:
-                axes.plot(
-                    row["evaluations"][0],
-                    100 * row[figure][0],
-                    markers[weighting],
-                    color=f"C{pruners.index(pruner)}",
-                    alpha=0.8,
-                )
-        axes.set(xscale="log", xlabel="evaluations per image", title=f"{sampler} timesteps")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel(label)
-    for name, color in zip(pruners, range(len(pruners)), strict=True):
-        panels[-1].plot([], [], "s", color=f"C{color}", label=name)
-    for name in weightings:
-        panels[-1].plot([], [], markers[name], color="grey", label=f"{name} weights")
-    picture.legend(loc="outside right center", fontsize=8)
-    picture.savefig(path, dpi=130)
