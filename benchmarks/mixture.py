@@ -88,10 +88,10 @@ def check_errors(backend, x, timesteps, noise, errors):
 class Recorded:
     """Error source that holds the full errors of one image."""
 
-    n_prompts, rows_wanted = K, 1
+    rows_wanted = 1
 
     def __init__(self, errors):
-        self.errors, self.taken = errors, 0
+        self.errors, self.taken, self.n_prompts = errors, 0, len(errors)
 
     def evaluate(self, requests):
         (request,) = requests

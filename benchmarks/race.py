@@ -88,16 +88,15 @@ def record_chunk(sampler, n_scenes, start, path):
     print(f"{path.name}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def record_all(n_scenes, cache):
-    """Record the full table of each sampler and the table of the defaults; also return digits."""
+def record_tables(n_scenes, cache):
+    """Record the full table of each sampler; also return digits."""
     digits = np.array(load_scenes("test", n_samples=n_scenes, random_state=SEED).digit)
     uniform = record(StratifiedSampler(), "uniform", n_scenes, cache)
     pilot = uniform[:N_FIT].race(NoPruning(PILOT), uniform.scoring)
     columns = np.searchsorted(uniform.classes, digits[:N_FIT])
     learned = ImportanceSampler().learn(fit_record(pilot, columns)).proposal_
     importance = record(ImportanceSampler(proposal=learned), "importance", n_scenes, cache)
-    tables = {"uniform": uniform, "importance": importance}
-    return tables, record(None, "default", n_scenes, cache), digits
+    return {"uniform": uniform, "importance": importance}, digits
 
 
 def fit(table, digits, pruner, weighting, calibrator):
@@ -243,7 +242,8 @@ def main(argv=None):
     parser.add_argument("--cache", type=Path, default=Path("build/race"), help="recorded errors")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder")
     args = parser.parse_args(argv)
-    tables, default, digits = record_all(N_FIT + args.n_images, args.cache)
+    tables, digits = record_tables(N_FIT + args.n_images, args.cache)
+    default = record(None, "default", N_FIT + args.n_images, args.cache)
     rows = {}
     for sampler, table in tables.items():
         figures = {(p, w): race(table, digits, p, w) for w in WEIGHTINGS for p in PRUNERS}
