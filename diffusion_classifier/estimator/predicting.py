@@ -43,6 +43,7 @@ from ..store.memory import Memory
 from ..utils.validation import check_option
 from .candidates import GivenCandidates, answered_among, read_candidates
 from .inputs import ON_ERROR, Inputs
+from .prompts import make_prompts
 from .question import Question
 
 Skipped = list[tuple[int, str]]
@@ -313,8 +314,12 @@ class ModelOf:
     def log_prior(self) -> Tensor:
         return self.predictor.setup.scoring.log_prior
 
+    def prompts_of(self, labels: Sequence[Any], prompts: Any, template: str) -> list[list[str]]:
+        return make_prompts(labels, prompts, template)
+
     def ask(self, labels: Sequence[Any], prompts: Any) -> Asked:
-        question = Question.of(np.asarray(labels), prompts, self.predictor.inputs.backend)
+        names = np.unique(np.asarray(labels))
+        question = Question.of(names, prompts, self.predictor.inputs.backend)
         return Asked(list(question.rows), question.class_of, question.condition)
 
     def race_groups(self, asked: Asked, log_prior: Tensor, X: Any, on_error: str) -> Proposal:

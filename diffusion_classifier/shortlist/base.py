@@ -79,6 +79,10 @@ class Model(Protocol):
         """Log prior [K] of the classes."""
         ...
 
+    def prompts_of(self, labels: Sequence[Any], prompts: Any, template: str) -> list[list[str]]:
+        """Make the prompts of labels, by default with a template."""
+        ...
+
     def ask(self, labels: Sequence[Any], prompts: Any) -> Asked:
         """Make and encode the prompts of other labels."""
         ...
