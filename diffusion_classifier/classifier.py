@@ -324,6 +324,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         folder: str | os.PathLike[str],
         *,
         backend: str | os.PathLike[str] | Backend | Pipeline | None = None,
+        proposer: Any = None,
     ) -> Self:
         """Load a classifier that ``save`` wrote, without running code from the folder.
 
@@ -339,6 +340,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         backend : None, str, path-like or Backend, default=None
             The network. Needed if it was created in memory or has moved; None loads it from its
             saved location.
+        proposer : classifier, optional
+            Needed if the classifier has a ``Shortlist``, whose proposer is not saved.
 
         Returns
         -------
@@ -366,7 +369,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         >>> DiffusionClassifier.load(folder).classes_.tolist()
         ['one', 'two']
         """
-        saved = read_classifier(folder, cls().get_params(deep=False), backend)
+        saved = read_classifier(folder, cls().get_params(deep=False), backend, proposer)
         clf = cls(**saved.parameters)
         for name, value in saved.fitted.items():
             setattr(clf, name, value)

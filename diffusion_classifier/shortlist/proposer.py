@@ -95,7 +95,7 @@ class Shortlist(BaseShortlist):
                 f"proposer={short_repr(self.proposer)} must be a classifier with predict_proba"
                 + (" (an instance, not the class)." if isinstance(self.proposer, type) else ".")
             )
-        self.proposer_, self._held_out = self.proposer, None
+        proposer, self._held_out = self.proposer, None
         if not self.prefit:
             if X is None:
                 raise InputValueError(
@@ -103,14 +103,32 @@ class Shortlist(BaseShortlist):
                     "images; call fit(X, y), or give a fitted proposer."
                 )
             self._held_out = self._predict_held_out(X, y)
-            self.proposer_ = clone(self.proposer).fit(X, y)
-        known = getattr(self.proposer_, "classes_", None)
+            proposer = clone(self.proposer).fit(X, y)
+        self.adopt(proposer, model.classes)
+        self.prior_strength_ = 0.0
+        return self
+
+    def adopt(self, proposer: Any, classes: NDArray[Any]) -> None:
+        """Use a fitted proposer.
+
+        Parameters
+        ----------
+        proposer : classifier
+        classes : ndarray of shape (K,)
+            The labels that it must know.
+
+        Raises
+        ------
+        InputValueError
+            If it is not fitted, or its labels differ.
+        """
+        known = getattr(proposer, "classes_", None)
         if known is None:
             raise InputValueError(
-                f"the shortlist's proposer {short_repr(self.proposer)} has no classes_; fit it "
+                f"the shortlist's proposer {short_repr(proposer)} has no classes_; fit it "
                 "first, or set prefit=False to have it fitted on the images of fit(X, y)."
             )
-        found, asked = set(np.asarray(known).tolist()), set(model.classes.tolist())
+        found, asked = set(np.asarray(known).tolist()), set(classes.tolist())
         if found != asked:
             problem = [
                 f"{what} {short_repr(sorted(labels)[0])}"
@@ -121,8 +139,7 @@ class Shortlist(BaseShortlist):
                 f"the shortlist's proposer has {len(found)} classes and the classifier "
                 f"{len(asked)}: the proposer {' and '.join(problem)}; fit both on the same labels."
             )
-        self.prior_strength_ = 0.0
-        return self
+        self.proposer_, self._held_out = proposer, getattr(self, "_held_out", None)
 
     def propose(self, X: Any, model: Model, on_error: str = "raise") -> Proposal:
         options = {"on_error": on_error} if hasattr(self.proposer_, "skipped_") else {}

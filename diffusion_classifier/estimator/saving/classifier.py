@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from .format import (
     check_keys,
     check_learned,
 )
+from .shortlists import cast_shortlist, with_proposer, without_proposer
 from .values import Decoder, encode, encode_all, is_kept, learned_attributes
 
 PLACE = ("name", "revision", "subfolder")  # parts of an identity that say where a backbone is
@@ -83,6 +85,9 @@ def write_classifier(
     check_fitted(fitted, backend)
     # memory is a folder of this machine
     kept = {name: value for name, value in parameters.items() if name not in ("backend", "memory")}
+    kept["shortlist"] = without_proposer(kept["shortlist"])
+    if "shortlist_" in fitted:
+        fitted["shortlist_"] = without_proposer(fitted["shortlist_"])
     if isinstance(kept["random_state"], np.random.RandomState):
         kept["random_state"] = None  # its state has changed since fit; seed_ is saved instead
     state = {
@@ -99,7 +104,10 @@ def write_classifier(
 
 
 def read_classifier(
-    folder: str | os.PathLike[str], defaults: Mapping[str, Any], backend: Any = None
+    folder: str | os.PathLike[str],
+    defaults: Mapping[str, Any],
+    backend: Any = None,
+    proposer: Any = None,
 ) -> SavedClassifier:
     """Read a classifier that :func:`write_classifier` wrote.
 
@@ -110,6 +118,8 @@ def read_classifier(
         All constructor parameters. The folder may lack some, if an earlier release wrote it.
     backend : None, str, path-like or Backend, default=None
         The network. None loads it from its saved location.
+    proposer : classifier, optional
+        Of a ``Shortlist``.
 
     Raises
     ------
@@ -141,7 +151,10 @@ def read_classifier(
         for name, item in learned.items():
             setattr(found, name, item)
         check_fitted(fitted, found)
-    fitted["_condition"] = _cast(fitted["_condition"], state["backbone_dtype"], found.dtype)
+    cast = partial(_cast, saved=state["backbone_dtype"], dtype=found.dtype)
+    fitted["_condition"] = cast(fitted["_condition"])
+    cast_shortlist(fitted.get("shortlist_"), cast)
+    with_proposer(parameters, fitted, proposer, path)
     return SavedClassifier({**parameters, "backend": given}, {"backend_": found, **fitted})
 
 

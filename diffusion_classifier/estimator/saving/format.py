@@ -26,6 +26,8 @@ from ...samplers import ImportanceSampler, Sampler
 from ...scoring import Calibrator, Scoring, Weighting
 from ...scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
 from ...scoring.weighting import FittedWeighting
+from ...shortlist import BaseShortlist, ClipShortlist
+from ...shortlist.groups import Groups, GroupShortlist
 from ...utils.constraints import (
     Constraint,
     InstancesOf,
@@ -38,6 +40,7 @@ from ...utils.constraints import (
 )
 from ...utils.display import short_repr
 from ..settings import check_variance
+from .shortlists import check_shortlist
 
 FORMAT = "diffusion_classifier"
 FORMAT_VERSION = 1
@@ -146,12 +149,20 @@ FITTED: Table = {  # attributes that fit sets, apart from backend_
     "sampler_": InstancesOf(Sampler),
     "pruner_": InstancesOf(Pruner),
     "calibrator_": InstancesOf(Calibrator) | None,
+    "shortlist_": InstancesOf(BaseShortlist),
     "seed_": Integers(0, 2**31 - 1),
     "_condition": InstancesOf(Conditioning),
     "_scoring": InstancesOf(Scoring),
 }
-OPTIONAL = ("n_features_in_", "feature_names_in_")  # depend on X
+# depend on X and on the parameters
+OPTIONAL = ("n_features_in_", "feature_names_in_", "shortlist_")
 ARGUMENTS: dict[type, Table] = {  # of constructors that keep what they are given unchecked
+    Groups: {
+        "members": Numbers("int64", 1, low=0),
+        "prompts": Sequences(_TEXT),
+        "class_of": Numbers("int64", 1, low=0),
+        "condition": InstancesOf(Conditioning),
+    },
     NoiseSchedule: {"alpha": _LEVEL, "sigma": _LEVEL},
     Profile: {"mean": _LEVEL, "variance": _LEVEL, "n_images": Integers(1)},
     Scoring: {
@@ -164,6 +175,13 @@ ARGUMENTS: dict[type, Table] = {  # of constructors that keep what they are give
 }
 LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or base class
     Calibrator: {"log_temperature_": _LOG_TEMPERATURE},
+    BaseShortlist: {"prior_strength_": Reals(0)},
+    ClipShortlist: {
+        "text_features_": Numbers("float32", 2),
+        "scale_": Reals(0),
+        "identity_": _OBJECT,
+    },
+    GroupShortlist: {"groups_": Sequences(InstancesOf(Groups))},
     FittedWeighting: {"weights_": _LEVEL},
     ImportanceSampler: {"proposal_": _LEVEL},
     RacingPruner: {
@@ -253,12 +271,14 @@ def check_fitted(fitted: Mapping[str, Any], backend: Backend) -> None:
     if bool((scoring.class_of >= len(labels)).any()):
         raise InputValueError(f"fitted._scoring.class_of must be below {len(labels)}.")
     counts = scoring.class_of.bincount(minlength=len(labels)).tolist()
-    if [len(of_class) for of_class in prompts.values()] != counts:
+    averaged = counts == [1] * len(labels)  # the prompts of each class share a condition
+    if not averaged and [len(of_class) for of_class in prompts.values()] != counts:
         raise InputValueError("fitted._scoring.class_of does not fit the prompts of each label.")
     if len(condition) != sum(counts):
         raise InputValueError(
             f"fitted._condition has {len(condition)} rows for {sum(counts)} prompts."
         )
+    check_shortlist(fitted.get("shortlist_"), len(labels))
     total = float(scoring.log_prior.exp().sum())
     if len(scoring.log_prior) != len(labels) or abs(total - 1) > 1e-6:
         raise InputValueError(

@@ -34,16 +34,20 @@ from ...samplers.base import Sampler
 from ...scoring.calibration import Calibrator
 from ...scoring.class_losses import Scoring
 from ...scoring.weighting import Weighting
+from ...shortlist import BaseShortlist
+from ...shortlist.groups import Groups
 from ...utils.constraints import check_entries, check_parameters
 from ...utils.display import LONGEST_REPR, short_repr
 from .format import ARGUMENTS, check_learned
 
 # Classes that are saved, along with their subclasses in this package.
 KEPT_CLASSES: tuple[type, ...] = (
+    BaseShortlist,
     Calibrator,
     Conditioning,
     GaussianBackend,
     GaussianMixtureBackend,
+    Groups,
     NoiseSchedule,
     Profile,
     Pruner,
