@@ -23,7 +23,8 @@ def without_proposer(shortlist: BaseShortlist | None) -> BaseShortlist | None:
         return shortlist
     twin = copy.copy(shortlist)
     twin.proposer = None
-    vars(twin).pop("proposer_", None)
+    if hasattr(twin, "proposer_"):
+        del twin.proposer_
     return twin
 
 
