@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..pruners.base import NoPruning, Pruner
 from ..race.loop import run_race
 from ..race.recorded import RecordedErrors
-from ..race.source import Request
+from ..race.source import Request, Start
 from ..records.compare import comparable_errors
 from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
 from ..utils.validation import check_positive_integer
-from .predicting import Predictor
+from .predicting import ModelOf, Predictor
 
 _PROBE_ROWS = 64
 
@@ -69,6 +70,7 @@ def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None 
         pruner=NoPruning(n_draws),
         sampler=StratifiedSampler(),
         verbose=0,
+        shortlist=None,
         memory=None,  # a grey image is not worth keeping, and looking it up takes no time
     )
     for _ in range(2):
@@ -82,7 +84,12 @@ def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None 
 def _missing_evaluations(predictor: Predictor, n_images: int, table: ErrorTable) -> int:
     """Return the maximum number of evaluations of images whose first ones were recorded."""
     setup, tape = predictor.setup, predictor.tape()
-    most = predictor.max_evaluations(tape)
+    most, proposals, start = predictor.max_evaluations(tape), 0, None
+    if predictor.shortlist is not None:
+        if table.candidates is None or not np.array_equal(table.classes, setup.classes):
+            return n_images * most
+        proposals = predictor.shortlist.max_evaluations(ModelOf(predictor))
+        start = Start.among(table.candidates, setup.scoring)
     recorded = comparable_errors(
         table,
         setup,
@@ -92,10 +99,10 @@ def _missing_evaluations(predictor: Predictor, n_images: int, table: ErrorTable)
     )
     unknown = _Unknown(recorded.shape[1])
     source, pruner = RecordedErrors(recorded, unknown), _UntilUnknown(predictor.pruner)
-    total = (n_images - len(table)) * most
-    for result in run_race(source, tape, pruner, setup.scoring, range(len(table))):
+    total = (n_images - len(table)) * most + len(table) * proposals
+    for result in run_race(source, tape, pruner, setup.scoring, range(len(table)), start):
         if result.image in unknown.images:
-            total += most - result.n_evaluations
+            total += most - proposals - result.n_evaluations
     return total
 
 
