@@ -13,6 +13,15 @@ from diffusion_classifier.backends import clear_model_cache
 collect_ignore_glob = ["contracts/typing/*"]  # scripts that are checked and never run
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs a CUDA device where there is none."""
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA device")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
