@@ -40,6 +40,7 @@ from ..shortlist.base import Asked, BaseShortlist, Proposal
 from ..store.folder import StoreFolder
 from ..store.keys import TapeRecord, network_content, prompt_contents
 from ..store.memory import Memory
+from ..utils.display import short_repr
 from ..utils.validation import check_option
 from .candidates import GivenCandidates, answered_among, read_candidates
 from .inputs import ON_ERROR, Inputs
@@ -318,8 +319,13 @@ class ModelOf:
         return make_prompts(labels, prompts, template)
 
     def ask(self, labels: Sequence[Any], prompts: Any) -> Asked:
-        names = np.unique(np.asarray(labels))
-        question = Question.of(names, prompts, self.predictor.inputs.backend)
+        backend = self.predictor.inputs.backend
+        if not backend.text_conditional:
+            raise InputValueError(
+                f"{short_repr(backend)} reads no text, so it cannot race the prompts of factors or "
+                "nodes; use Shortlist or ClipShortlist."
+            )
+        question = Question.of(np.unique(np.asarray(labels)), prompts, backend)
         return Asked(list(question.rows), question.class_of, question.condition)
 
     def race_groups(self, asked: Asked, log_prior: Tensor, X: Any, on_error: str) -> Proposal:

@@ -36,6 +36,7 @@ class WordBackend(Backend):
     """Exact noise prediction for unit Gaussians around the sums of words; counts its rows."""
 
     input_kind = "array"
+    input_shape = (N_FEATURES,)
     default_template = "{}"
     prediction_type = "epsilon"
     schedule = NoiseSchedule.flow(100)
