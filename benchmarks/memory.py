@@ -22,6 +22,13 @@ from types import SimpleNamespace
 import diffusers
 import torch
 import transformers
+from networks import (
+    autoencoder,
+    flux_transformer,
+    sd3_transformer,
+    sdxl_unet,
+    without_quantisation,
+)
 
 from diffusion_classifier.backends import Conditioning
 from diffusion_classifier.backends.families import Family
@@ -72,48 +79,6 @@ def t5_xxl():
     return transformers.T5EncoderModel(config)
 
 
-def autoencoder(channels, **options):
-    """Build the autoencoder of Stable Diffusion and later models."""
-    return diffusers.AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=channels,
-        **options,
-    )
-
-
-def sdxl_unet():
-    return diffusers.UNet2DConditionModel(
-        sample_size=128,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    )
-
-
-def sd3_transformer(n_layers, **options):
-    return diffusers.SD3Transformer2DModel(
-        sample_size=128,
-        num_layers=n_layers,
-        num_attention_heads=n_layers,
-        attention_head_dim=64,
-        caption_projection_dim=64 * n_layers,
-        joint_attention_dim=4096,
-        pooled_projection_dim=2048,
-        pos_embed_max_size=192,
-        **options,
-    )
-
-
 @dataclass(frozen=True)
 class Size:
     """A model: builders of its networks, and the shapes of one row's latent and condition."""
@@ -130,13 +95,13 @@ def clip_l_projected():
     return clip_l(transformers.CLIPTextModelWithProjection)
 
 
-def without_quantisation():
-    return autoencoder(16, use_quant_conv=False, use_post_quant_conv=False)
+def sd35_transformer():
+    return sd3_transformer(n_layers=38, qk_norm="rms_norm")
 
 
 SD3_MEDIUM = Size(
     StableDiffusion3(),
-    lambda: sd3_transformer(24),
+    sd3_transformer,
     without_quantisation,
     (clip_l_projected, clip_g, t5_xxl),
     (16, 128, 128),
@@ -152,10 +117,12 @@ SIZES = {  # at 1024 x 1024 pixels
         {"encoder_hidden_states": (77, 2048), "text_embeds": (1280,)},
     ),
     "SD3 medium": SD3_MEDIUM,
-    "SD3.5 large": replace(SD3_MEDIUM, denoiser=lambda: sd3_transformer(38, qk_norm="rms_norm")),
+    "SD3.5 large": replace(
+        SD3_MEDIUM, denoiser=lambda: sd3_transformer(n_layers=38, qk_norm="rms_norm")
+    ),
     "Flux dev": Size(
         Flux(),
-        lambda: diffusers.FluxTransformer2DModel(guidance_embeds=True),
+        flux_transformer,
         without_quantisation,
         (clip_l, t5_xxl),
         (16, 128, 128),

@@ -22,7 +22,9 @@ DENOISERS = {
 
 @pytest.fixture(scope="module")
 def script():
-    return runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        return runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))
 
 
 def test_the_tables_are_those_that_the_script_prints(script):
