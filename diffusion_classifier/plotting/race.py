@@ -5,7 +5,8 @@ draws so far,
 
     gap_kr = mean_j (c_wj - c_kj) / T,        in nats: the log-odds of k against w,
 
-where c_kj is the contribution of draw j (:mod:`diffusion_classifier.scoring.class_losses`). Its
+where c_kj is the contribution of draw j (:mod:`diffusion_classifier.scoring.class_losses`) and T
+the temperature, without an image's own doubt. Its
 95 % interval is Student's, from the means over rounds, which are independent. It is the interval
 at one moment. The pruner looks many times, and so has a test of its own.
 """
@@ -22,10 +23,9 @@ from scipy.stats import t as student
 
 from ..classifier import DiffusionClassifier
 from ..errors import InputValueError
-from ..records.certificate import best_contenders
 from ..records.table import ErrorTable
-from ..scoring.class_losses import count_draws
 from ..utils.constraints import Integers, check
+from .raced import raced
 from .style import BLACK, GREY, as_label, legend_beside, look, new_axes, plural
 
 
@@ -120,35 +120,30 @@ class RaceDisplay:
         Raises
         ------
         InputValueError
-            If there is no such image, or it was skipped.
+            If there is no such image, it was skipped, or it has a single candidate.
         """
         check("image", image, Integers(0, len(table) - 1))
-        errors, timesteps, density, active = next(table[image].rows())
-        n = count_draws(errors)
-        if not n:
-            raise InputValueError(
-                f"image {image} was skipped, so that it has no race: {dict(table.skipped)[image]}"
-            )
-        scoring, round_of = table.scoring, torch.as_tensor(table.round_of[:n])
-        contributions = scoring.contributions(errors[:, :n], timesteps[:n], density[:n])
-        contenders = scoring.contenders(active)
-        best = best_contenders(contributions, contenders, scoring)
-        n_draws = (~contributions[best].isnan()).sum(1)
-        order = scoring.class_losses(contributions, contenders).argsort(stable=True)
+        race = raced(table, image)
+        if race is None:
+            reason = dict(table.skipped).get(image, "It has a single candidate.")
+            raise InputValueError(f"image {image} has no race to draw. {reason}")
+        order = race.losses.argsort(stable=True)
+        n_draws = (~race.contributions.isnan()).sum(1)
         rivals = order[1:][n_draws[order[1:]].argsort(stable=True, descending=True)]
         order = torch.cat([order[:1], rivals])
-        best = best[order]
-        behind = (contributions[best[0]] - contributions[best]) / scoring.temperature(n)
-        gap, half_width = _running_means(behind, round_of)
+        contributions = race.contributions[order]
+        round_of = torch.as_tensor(table.round_of[: race.n_draws])
+        gap, half_width = _running_means(
+            (contributions[0] - contributions) / race.temperature, round_of
+        )
         ends = round_of.bincount().cumsum(0) - 1
-        stays = torch.zeros(len(order), dtype=torch.bool)
-        stays[scoring.class_of[active]] = True
+        spent = (~np.isnan(table.errors[image, :, : race.n_draws])).sum(0).cumsum()
         display = cls(
-            labels=table.classes[order.numpy()].tolist(),
-            evaluations=(~errors[:, :n].isnan()).sum(0).cumsum(0)[ends].numpy(),
+            labels=table.classes[race.classes[order].numpy()].tolist(),
+            evaluations=spent[ends.numpy()],
             gap=gap,
             half_width=half_width,
-            dropped=~stays[order].numpy(),
+            dropped=~race.stays[order].numpy(),
         )
         return display.plot(**options)
 

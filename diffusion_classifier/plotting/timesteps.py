@@ -16,19 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..classifier import DiffusionClassifier
 from ..errors import InputValueError
-from ..records.certificate import best_contenders
 from ..records.table import ErrorTable
-from ..scoring.class_losses import count_draws
 from ..utils.constraints import Integers, check
 from ..utils.display import short_repr
 from ..utils.validation import check_option
 from .answers import check_labels
+from .raced import raced
 from .style import BLACK, GREY, as_label, legend_beside, look, new_axes, plural
 
 Axis = Literal["timestep", "log_snr"]
@@ -220,19 +217,18 @@ def _columns(table: ErrorTable, labels: Any, name: str) -> NDArray[np.int64]:
     return np.array([places[label] for label in plain], int)
 
 
-def _weighted_errors(
-    table: ErrorTable, row: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return w err / T of each class's best contender [K, J] and the class losses [K]."""
-    errors, timesteps, density, active = row
-    n, scoring = count_draws(errors), table.scoring
-    contributions = scoring.contributions(errors[:, :n], timesteps[:n], density[:n])
-    contenders = scoring.contenders(active)
-    best = best_contenders(contributions, contenders, scoring)
-    prior = scoring.temperature(n) * scoring.log_prior[:, None]
-    values = errors.new_full((scoring.n_classes, len(timesteps)), torch.nan, dtype=torch.float64)
-    values[:, :n] = (contributions[best] + prior) * density[:n] / scoring.temperature(n)
-    return values, scoring.class_losses(contributions, contenders)
+def _evidence(table: ErrorTable, image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return w err / T of each class [K, J], and the class losses [K]; NaN where none raced."""
+    values = np.full((len(table.classes), len(table.timesteps)), np.nan)
+    losses = np.full(len(table.classes), np.nan)
+    race = raced(table, image)
+    if race is not None:
+        classes, n = race.classes.numpy(), race.n_draws
+        prior = race.temperature * race.scoring.log_prior[:, None]
+        weighted = (race.contributions + prior).numpy() * table.density[:n]
+        values[classes, :n] = weighted / race.temperature
+        losses[classes] = race.losses.numpy()
+    return values, losses
 
 
 def _rival_lines(
@@ -241,18 +237,18 @@ def _rival_lines(
     """Return the evidence [N, J] for the true class, or the answer, over its rivals."""
     shape = (len(table), len(table.timesteps))
     closest, mean = np.full(shape, np.nan), np.full(shape, np.nan)
-    skipped = {image for image, _ in table.skipped}
-    for image, row in enumerate(table.rows()):
-        if image in skipped:
+    for image in range(len(table)):
+        values, losses = _evidence(table, image)
+        if np.isnan(losses).all():
             continue
-        values, losses = _weighted_errors(table, row)
-        own = int(losses.argmin()) if truth is None else int(truth[image])
-        is_rival = torch.arange(len(losses)) != own
-        if not bool(is_rival.any()):
-            raise InputValueError("the table has a single class, and so no rivals to compare.")
-        rival = int(losses.where(is_rival, torch.inf).argmin())
-        closest[image] = values[rival] - values[own]
-        mean[image] = (values[is_rival] - values[own]).mean(0)
+        own = int(np.nanargmin(losses)) if truth is None else int(truth[image])
+        losses[own] = np.nan
+        rivals = np.flatnonzero(~np.isnan(losses))
+        if len(rivals):
+            closest[image] = values[np.nanargmin(losses)] - values[own]
+            mean[image] = values[rivals].mean(0) - values[own]
+    if np.isnan(closest).all():
+        raise InputValueError("no image of the table raced the true class against a rival.")
     if truth is None:
         return {"answer over its runner-up": closest}
     lines = {"true class over its closest rival": closest}
@@ -265,20 +261,18 @@ def _pair_lines(
     table: ErrorTable, truth: NDArray[np.int64] | None, pairs: Sequence[tuple[Any, Any]]
 ) -> dict[str, NDArray[np.float64]]:
     """Return the evidence [n, J] for the first class of each pair over the second."""
-    skipped = {image for image, _ in table.skipped}
-    rows = list(table.rows())
-    images = [image for image in range(len(table)) if image not in skipped]
-    values = {image: _weighted_errors(table, rows[image])[0].numpy() for image in images}
+    values = np.stack([_evidence(table, image)[0] for image in range(len(table))])
     lines = {}
     for number, pair in enumerate(pairs):
         a, b = _columns(table, list(pair), f"pairs[{number}]")
-        chosen = [image for image in images if truth is None or truth[image] == a]
-        if not chosen:
+        chosen = np.ones(len(table), bool) if truth is None else truth == a
+        found = values[chosen, b] - values[chosen, a]
+        if np.isnan(found).all():
             raise InputValueError(
-                f"pairs[{number}]={short_repr(pair)}: no image has the label {short_repr(pair[0])}."
+                f"pairs[{number}]={short_repr(pair)}: no image "
+                + ("raced both." if truth is None else f"of {short_repr(pair[0])} raced both.")
             )
-        name = " over ".join(map(as_label, pair))
-        lines[name] = np.stack([values[image][b] - values[image][a] for image in chosen])
+        lines[" over ".join(map(as_label, pair))] = found
     return lines
 
 

@@ -1,5 +1,7 @@
 """What a picture of a race draws: gaps, intervals, ends and names, for 1 to 1,000 classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib import pyplot
@@ -11,6 +13,7 @@ from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.plotting import RaceDisplay
 from diffusion_classifier.pruners import NoPruning, RacingPruner, StagedPruner
+from diffusion_classifier.scoring.candidates import Candidates
 from tests.support.tables import make_table
 
 
@@ -89,7 +92,7 @@ def test_few_classes_are_named_and_the_others_counted(n_classes, others):
 def test_it_draws_into_given_axes_and_races_by_itself():
     figure, ax = pyplot.subplots()
     scene = load_scenes("test", n_samples=1).images
-    clf = DiffusionClassifier(pruner=NoPruning(8), random_state=0)
+    clf = DiffusionClassifier(pruner=NoPruning(8), calibrator=None, random_state=0)
     clf.fit(None, ["red digit", "white digit"])
     display = RaceDisplay.from_estimator(clf, scene, ax=ax, n_labels=1)
     assert display.ax_ is ax and display.figure_ is figure
@@ -99,9 +102,24 @@ def test_it_draws_into_given_axes_and_races_by_itself():
     assert display.plot(n_labels=0).ax_ is not ax
 
 
+def test_classes_that_were_no_candidates_are_left_out():
+    table, _ = make_table(n_images=2, n_classes=6, n_draws=12)
+    mask = np.array([[1, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]], bool)
+    errors = np.where(mask[..., None], table.errors, np.nan).astype(np.float32)
+    errors[1] = np.nan  # a single candidate needs no network
+    among = replace(table, errors=errors, active=mask, candidates=Candidates(mask))
+    display = RaceDisplay.from_table(among)
+    assert sorted(display.labels) == ["class 0000", "class 0001", "class 0003"]
+    assert display.evaluations.tolist() == [12, 24, 36]
+    expected = (table.errors[0, 0] - table.errors[0, 1]).mean()
+    assert display.gap[display.labels.index("class 0001"), -1] == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(InputValueError, match="It has a single candidate"):
+        RaceDisplay.from_table(among, image=1)
+
+
 def test_images_without_a_race_are_refused():
     table, _ = make_table(n_images=3, skipped=[1])
-    with pytest.raises(InputValueError, match=r"image 1 was skipped.*damaged"):
+    with pytest.raises(InputValueError, match=r"image 1 has no race to draw\. it is damaged"):
         RaceDisplay.from_table(table, image=1)
     with pytest.raises(InputValueError, match="image=3 must be an integer"):
         RaceDisplay.from_table(table, image=3)

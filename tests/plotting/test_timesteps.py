@@ -1,11 +1,14 @@
 """Evidence by timestep: means in bins, intervals that count images and draws, names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.plotting import ErrorByTimestepDisplay
 from diffusion_classifier.pruners import StagedPruner
+from diffusion_classifier.scoring.candidates import Candidates
 from tests.support.tables import T, make_table
 
 
@@ -89,6 +92,19 @@ def test_pruned_tables_and_skipped_images_leave_gaps_only():
     assert np.isfinite(display.evidence).all()
 
 
+def test_the_evidence_is_among_the_candidates():
+    table, y = make_table(n_images=4, n_classes=5, n_draws=T)
+    mask = np.array([[1, 1, 1, 0, 0]] * 3 + [[1, 1, 0, 0, 0]], bool)  # not of image 3: the truth
+    errors = np.where(mask[..., None], table.errors, np.nan).astype(np.float32)
+    among = replace(table, errors=errors, active=mask, candidates=Candidates(mask))
+    display = ErrorByTimestepDisplay.from_table(among, y, n_bins=4)
+    gaps = []
+    for image in range(3):
+        losses = table.errors[image, :3].mean(1)
+        gaps.append(np.delete(losses, image).min() - losses[image])
+    assert display.evidence[0].mean() == pytest.approx(np.mean(gaps), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("y", "options", "message"),
     [
@@ -98,7 +114,7 @@ def test_pruned_tables_and_skipped_images_leave_gaps_only():
         (
             ["class 0000"] * 12,
             {"pairs": [("class 0001", "class 0000")]},
-            "no image has the label 'class 0001'",
+            "no image of 'class 0001' raced both",
         ),
         (None, {"n_bins": 101}, "n_bins=101 must be an integer"),
         (None, {"x": "sigma"}, "x='sigma' is not known"),
@@ -112,5 +128,5 @@ def test_what_does_not_fit_is_refused(y, options, message):
 
 def test_a_single_class_has_no_rivals():
     table, _ = make_table(n_classes=1)
-    with pytest.raises(InputValueError, match="no rivals"):
+    with pytest.raises(InputValueError, match="against a rival"):
         ErrorByTimestepDisplay.from_table(table)
