@@ -39,7 +39,7 @@ from ..errors import InputValueError
 from ..learner import FitRecord
 from ..utils.constraints import Reals, Table
 from .base import BuiltInPruner, Look, Pruner, behind_leader
-from .racing import round_means
+from .round_tests import round_means
 
 _PRIOR_ROUNDS = 4.0  # nu; costs on four networks differ by a few percent from 2 to 18
 _MOST_FOR_VARIANCE = 20  # images whose closest rival's variance is averaged

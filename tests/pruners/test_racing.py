@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta
-from scipy.stats import skew as scipy_skew
+from scipy.stats import beta, kstat
+from scipy.stats import t as student
 
-from diffusion_classifier.pruners.racing import (
-    RacingPruner,
-    _skewness,
+from diffusion_classifier.pruners import RacingPruner
+from diffusion_classifier.pruners.round_tests import (
+    RoundTest,
+    Sums,
     behind_earlier_leader,
+    prior_of_rivals,
     round_means,
 )
 from tests.support.records import make_record
@@ -31,10 +33,12 @@ def race(pruner, contributions, size=4):
     """Who is left of all images, and the evaluations of each."""
     n, p, j = contributions.shape
     active, spent = torch.ones(n, p, dtype=torch.bool), torch.zeros(n)
+    seen = torch.full_like(contributions, torch.nan)
     for stop in range(size, j + 1, size):
         spent += size * active.sum(1) * (active.sum(1) > 1)
-        seen = contributions[..., :stop].where(active[..., None], torch.nan)
-        kept = pruner.select(seen, active, torch.arange(stop) // size)
+        new = slice(stop - size, stop)
+        seen[..., new] = contributions[..., new].where(active[..., None], torch.nan)
+        kept = pruner.select(seen[..., :stop], active, torch.arange(stop) // size)
         active = kept.where((active.sum(1) > 1)[:, None], active)
     return active, spent
 
@@ -196,8 +200,8 @@ def symmetric():
     return np.where(np.arange(40) % 2, 2.0, -0.5)
 
 
-def first_crossing(d, alpha=0.05, tuned=3, least=6):
-    """The smallest number n of differences at which the inequality of the module holds."""
+def first_crossing(d, alpha=0.05, tuned=3, least=32):
+    """The smallest n at which the inequality holds; 32 draws show any event of probability 9 %."""
     odds = -2 * math.log(alpha)
     c2 = tuned / (odds + math.log(odds + 1))
     return next(
@@ -225,7 +229,7 @@ def test_more_classes_do_not_make_a_duel_longer():
     distant = 100 + 0.1 * normal(1, 50, 41)
     pruner = RacingPruner(prior_rounds=0)
     _, spent = race(pruner, torch.cat([duel, distant], 1), size=1)
-    assert spent.item() == 2 * (first_crossing(d) + 1) + 50 * 7
+    assert spent.item() == 2 * (first_crossing(d) + 1) + 50 * 5
 
 
 def test_the_leader_that_a_class_is_held_against_was_chosen_before_the_round():
@@ -245,13 +249,88 @@ def test_the_leader_that_a_class_is_held_against_was_chosen_before_the_round():
 
 def test_negative_skewness_counts_as_in_johnsons_test_and_positive_does_not():
     d = torch.as_tensor(np.random.default_rng(0).exponential(size=(1, 1, 30)))
-    s2 = d.var(correction=0)
-    total = d.sum(2)
-    assert _skewness(d, total, s2, 5.0).item() == 0
-    z2 = min(total.item() ** 2 / (30 * s2.item()), 5.0)
-    expected = scipy_skew(d.flatten()) * s2.sqrt().item() * (1 + 2 * z2) / 6
-    assert _skewness(-d, -total, s2, 5.0).item() == pytest.approx(expected)
-    assert _skewness(torch.zeros(1, 1, 5), torch.zeros(1, 1), torch.zeros(1), 5.0).item() == 0
+    test, none = RoundTest(0.05, 3), torch.zeros(1)
+    assert test.skewness_correction(Sums.of(d), none, none).item() == 0
+    s2, third = d.var().item(), kstat(d.numpy(), 3)
+    z2 = min(d.sum().item() ** 2 / (30 * s2), 2 * test.bound(torch.tensor(30.0)).item())
+    found = test.skewness_correction(Sums.of(-d), none, none).item()
+    assert found == pytest.approx(third / s2 * (1 + 2 * z2) / 6)
+    zeros = Sums.of(torch.zeros(1, 1, 5))
+    assert test.skewness_correction(zeros, none, none).item() == 0
+
+
+def test_sums_give_the_sample_moments():
+    d = normal(2, 3, 9) ** 2
+    sums = Sums.of(d)
+    torch.testing.assert_close(sums.variance, d.var(2))
+    assert sums.third_moment[1, 2].item() == pytest.approx(kstat(d[1, 2].numpy(), 3))
+
+
+def test_a_class_that_varies_more_than_the_rivals_gains_little_from_them():
+    """Rivals of variance 1 and 9 make 5 on average: it weighs 6 / 3 rounds, and 5/9 of it."""
+    sign = torch.tensor([1.0, -1.0] * 4).double()
+    sums = Sums.of(torch.stack([0 * sign, sign, 3 * sign])[None] * math.sqrt(7 / 8))
+    rivals = torch.tensor([[False, True, True]])
+    variance, nu = prior_of_rivals(sums, rivals, 6.0)
+    torch.testing.assert_close(variance, torch.tensor([[5.0]]).double())
+    torch.testing.assert_close(nu, torch.tensor([[2.0, 2.0, 2 * 5 / 9]]).double())
+
+
+def test_few_rivals_need_more_draws():
+    """32 draws in total, so that events of probability 9 % per draw have shown at alpha 5 %."""
+    for n_rivals, rounds in ((1, 16), (2, 8), (3, 6), (4, 4), (9, 4)):
+        errors = (
+            0.01 * normal(1, n_rivals + 1, 60) + torch.tensor([0.0] + [1.0] * n_rivals)[:, None]
+        )
+        active, spent = race(RacingPruner(), errors, size=2)
+        assert active.sum() == 1
+        assert spent.item() == 2 * (n_rivals + 1) * (rounds + 1)
+
+
+def test_robust_races_wait_for_59_draws_whatever_was_learned():
+    easy = normal(20, 10, 80) + 10 * (torch.arange(10) > 0)[:, None]
+    record = make_record(easy, [0] * 20)
+    learned = RacingPruner(robust=True).learn(record, torch.ones(100).double())
+    for pruner in (RacingPruner(robust=True), learned):
+        active, spent = race(pruner, easy)
+        assert active.sum() == 20
+        assert (spent == 10 * 4 * (15 + 1)).all()  # 15 rounds of 4 after the first
+
+
+def test_the_screen_bounds_the_best_of_all_classes_by_a_fifth_of_alpha():
+    record = make_record(normal(100, 10, 200), [0] * 100)
+    pruner = RacingPruner().learn(record, torch.ones(100).double())
+    # Round means of 4 draws differ with variance 2 / 4; t with 49 degrees of freedom.
+    assert pruner.screen_ == pytest.approx(math.sqrt(0.5) * student.isf(0.01 / 9, 49), rel=0.05)
+    assert pruner.screened_rivals_ == 9
+    screened, _ = race(pruner, normal(4000, 10, 4, seed=5))
+    assert 0.002 < 1 - screened[:, 0].double().mean() < 0.01
+
+
+def test_the_screen_knows_that_images_differ():
+    scale = torch.where(torch.arange(100) % 10 == 0, 4.0, 1.0)[:, None, None]
+    record = make_record(scale * normal(100, 10, 200), [0] * 100)
+    pruner = RacingPruner().learn(record, torch.ones(100).double())
+    found = pruner.screen_ / math.sqrt(0.5)
+    tail = 0.9 * student.sf(found, 49) + 0.1 * student.sf(found / 4, 49)
+    assert tail == pytest.approx(0.01 / 9, rel=0.25)
+
+
+@pytest.mark.parametrize("changes", [{"min_rounds": 2}, {"robust": True}])
+def test_no_screen_where_it_is_not_wanted(changes):
+    easy = normal(20, 10, 80) + 20 * (torch.arange(10) > 0)[:, None]
+    record = make_record(easy, [0] * 20)
+    weights = torch.ones(100).double()
+    first = easy[..., :4], torch.ones(20, 10, dtype=torch.bool), torch.zeros(4, dtype=torch.long)
+    assert RacingPruner().learn(record, weights).select(*first).sum() == 20
+    assert RacingPruner(**changes).learn(record, weights).select(*first).all()
+
+
+def test_more_rivals_than_recorded_are_not_screened():
+    easy = normal(20, 10, 80) + 20 * (torch.arange(10) > 0)[:, None]
+    pruner = RacingPruner().learn(make_record(easy[:, :9], [0] * 20), torch.ones(100).double())
+    first = easy[..., :4], torch.ones(20, 10, dtype=torch.bool), torch.zeros(4, dtype=torch.long)
+    assert pruner.select(*first).all()
 
 
 def test_neighbours_and_dropped_classes_do_not_matter():
@@ -277,7 +356,6 @@ def test_one_contender_is_never_dropped():
         ({"alpha": 0}, "alpha=0"),
         ({"alpha": 1.0}, "alpha=1.0"),
         ({"min_rounds": 0}, "min_rounds=0"),
-        ({"min_rounds": 1}, "min_rounds=1"),
         ({"prior_rounds": -1}, "prior_rounds=-1"),
         ({"tuned_round": 0.5}, "tuned_round=0.5"),
     ],
