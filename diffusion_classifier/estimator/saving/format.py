@@ -188,6 +188,8 @@ LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or
         "deviation_": Reals(0),
         "prior_rounds_": Reals(0),
         "round_size_": Integers(1),
+        "screen_": Reals(0),
+        "screened_rivals_": Integers(0),
     },
     RiskControlledPruner: {
         "threshold_": Reals(0),
@@ -208,6 +210,7 @@ LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or
         "class_rotations_": Numbers("float64", 3) | None,
     },
 }
+LATER_LEARNED = ("screen_", "screened_rivals_")  # files of earlier releases lack them
 
 
 def check_keys(name: str, entries: Any, known: Collection[str]) -> None:
@@ -231,7 +234,7 @@ def check_learned(name: str, owner: Any, learned: Any) -> None:
         table: dict[str, Constraint] = {}
         for base, of_base in LEARNED.items():
             table |= of_base if issubclass(cls, base) else {}
-        return check_entries(name, learned, table if learned else {})
+        return check_entries(name, learned, table if learned else {}, LATER_LEARNED)
     for key in learned:
         method = callable(getattr(cls, key, None))
         if method or not key.isidentifier() or key.startswith("_") or not key.endswith("_"):
