@@ -1,5 +1,28 @@
-"""Answers as data: records of predictions for data frames, files and reports."""
+"""Answers as data: records of predictions for data frames, files and reports; figures of quality.
 
-from .predictions import FIELDS, no_prediction, predictions
+``predictions`` returns one record per image, ``evaluate`` measures the answers for labelled images,
+and ``compare`` says whether one classifier is better than another on the same images.
+"""
 
-__all__ = ["FIELDS", "no_prediction", "predictions"]
+from ..utils.intervals import Estimate, bootstrap, wilson
+from .comparison import Comparison, compare
+from .evaluation import Evaluation, evaluate
+from .metrics import calibration_error, count_answers, image_scores
+from .predictions import FIELDS, as_frame, no_prediction, predictions
+
+__all__ = [
+    "FIELDS",
+    "Comparison",
+    "Estimate",
+    "Evaluation",
+    "as_frame",
+    "bootstrap",
+    "calibration_error",
+    "compare",
+    "count_answers",
+    "evaluate",
+    "image_scores",
+    "no_prediction",
+    "predictions",
+    "wilson",
+]

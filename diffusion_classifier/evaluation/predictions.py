@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ..classifier import DiffusionClassifier
@@ -18,6 +19,11 @@ FIELDS = (
     "label", "probability", "labels", "probabilities", "n_evaluations", "resolved", "runner_up",
     "margin", "standard_error", "n_draws", "error",
 )  # fmt: skip
+_KINDS = {
+    "n_evaluations": "Int64", "n_draws": "Int64", "rank": "Int64", "resolved": "boolean",
+    "probability": "float64", "margin": "float64", "standard_error": "float64",
+    "log_loss": "float64", "brier": "float64",
+}  # fmt: skip
 
 
 def predictions(
@@ -64,15 +70,19 @@ def predictions(
     >>> record["n_evaluations"], len(record["labels"]), record["error"]
     (24, 2, None)
     """
-    if not isinstance(clf, DiffusionClassifier):
-        raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
-    check_is_fitted(clf)
+    check_classifier(clf)
     check("top", top, Integers(1))
     try:
         table = X if isinstance(X, ErrorTable) else clf.errors(X, on_error=on_error)
     except AllSkippedError as error:
         return [no_prediction(reason) for _, reason in error.skipped]
-    proba = clf.predict_proba(table, on_error=on_error)
+    return read_records(clf, table, clf.predict_proba(table, on_error=on_error), top)
+
+
+def read_records(
+    clf: DiffusionClassifier, table: ErrorTable, proba: NDArray[np.float64], top: int
+) -> list[dict[str, Any]]:
+    """Return the records of a table's images, whose probabilities [N, K] are known."""
     skipped = dict(table.skipped)
     certificate = table.certificate
     records = []
@@ -98,6 +108,50 @@ def predictions(
             }
         )
     return records
+
+
+def as_frame(records: list[dict[str, Any]]) -> Any:
+    """Return records as a pandas data frame, one row per image.
+
+    Parameters
+    ----------
+    records : list of dict
+        Those of :func:`predictions`, or the ``records`` of an Evaluation.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A column for each key. Counts and truth values have pandas' nullable types, so that they
+        stay what they are beside skipped images.
+
+    Raises
+    ------
+    ImportError
+        If pandas is not installed.
+
+    Examples
+    --------
+    >>> frame = as_frame([no_prediction("image 0 is damaged.")])
+    >>> frame["n_evaluations"].dtype, frame["error"][0]
+    (Int64Dtype(), 'image 0 is damaged.')
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "data frames need pandas; install it with pip install pandas, or use the records as "
+            "they are."
+        ) from error
+    frame = pandas.DataFrame(records, columns=None if records else list(FIELDS))
+    kinds = {name: kind for name, kind in _KINDS.items() if name in frame}
+    return frame.astype(kinds)
+
+
+def check_classifier(clf: Any) -> None:
+    """Raise unless this is a DiffusionClassifier that was fitted."""
+    if not isinstance(clf, DiffusionClassifier):
+        raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
+    check_is_fitted(clf)
 
 
 def _finite(value: float) -> float | None:
