@@ -39,7 +39,7 @@ from ..errors import InputValueError
 from ..learner import FitRecord
 from ..utils.constraints import Reals, Table
 from .base import BuiltInPruner, Look, Pruner, behind_leader
-from .round_tests import round_means
+from .round_tests import first_size, round_means
 
 _PRIOR_ROUNDS = 4.0  # nu; costs on four networks differ by a few percent from 2 to 18
 _MOST_FOR_VARIANCE = 20  # images whose closest rival's variance is averaged
@@ -53,7 +53,7 @@ class RiskControlledPruner(BuiltInPruner):
     gets another answer than from all draws. A single hard image may be lost with a much higher
     probability. For a bound that holds for each image, use
     :class:`~diffusion_classifier.pruners.RacingPruner`, which needs about three times the
-    evaluations.
+    evaluations or more.
 
     The promise needs *exchangeable* images: those that ``fit(X, y)`` records and those that are
     classified later must come from the same source, in random order. It does not cover other data,
@@ -91,7 +91,11 @@ class RiskControlledPruner(BuiltInPruner):
     -----
     Labels are not needed to learn the threshold: an image is lost if its answer changes, right or
     wrong. If several prompts per class race individually (``prompt_reduction`` "best" and
-    "mixture"), the promise is about the best prompt.
+    "mixture"), the promise is about the best prompt. With "mean" and several prompts per class,
+    the threshold is learned from single prompts, and the promise is approximate.
+
+    Given one threshold, the share of lost images may be above ``risk``. Learned from n images, it
+    varies between fits by about ``sqrt(risk / n)``.
 
     References
     ----------
@@ -158,7 +162,7 @@ class RiskControlledPruner(BuiltInPruner):
         worst = sorted((_worst(behind, variance) for _, behind in winners(others)), reverse=True)
         self.threshold_ = worst[allowed] * (1 + _TIES)
         self.deviation_ = math.sqrt(variance)
-        self.round_size_ = int((round_of == 0).sum())
+        self.round_size_ = first_size(round_of)
         self.n_draws_ = n_draws
         return self
 
@@ -169,7 +173,7 @@ class RiskControlledPruner(BuiltInPruner):
     def _survivors(self, look: Look) -> Tensor:
         contributions, active, round_of, _ = look
         threshold = self._learned_threshold()
-        size = int((round_of == 0).sum())
+        size = first_size(round_of)
         if size != self.round_size_:
             raise InputValueError(
                 f"the threshold was learned from rounds of {self.round_size_} draws, but this race "
