@@ -12,6 +12,7 @@ import argparse
 import time
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,7 +22,9 @@ from diffusion_classifier.datasets import COLOR_NAMES, DIGIT_NAMES, load_scenes
 from diffusion_classifier.pruners import StagedPruner
 
 N_SHOWN = 8  # images in the figure
+N_HARD = 2  # of these, the last: those with the most wrong, or least certain, answers
 N_BARS = 3  # most probable classes shown per image
+RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#BBBBBB"  # told apart by colour-blind people too
 
 
 def classify(clf, images, labels, truth):
@@ -41,35 +44,63 @@ def classify(clf, images, labels, truth):
     return probabilities
 
 
+def choose(answers, n_images):
+    """Choose the images to show: the first ones, and the hardest of the others at the end."""
+    n_shown = min(N_SHOWN, n_images)
+    n_hard = min(N_HARD, n_images - n_shown)
+    first = np.arange(n_shown - n_hard)
+    lead = np.min([lead_of_truth(*answer) for answer in answers], axis=0)
+    lead[first] = np.inf
+    return np.concatenate([first, lead.argsort()[:n_hard]]), n_hard
+
+
+def lead_of_truth(classes, probabilities, truth):
+    """Return by how much the true class is ahead of the best other one; negative if behind."""
+    is_true = classes == np.asarray(truth)[:, None]
+    return probabilities[is_true] - np.where(is_true, 0, probabilities).max(1)
+
+
 def draw_bars(axes, classes, probabilities, truth):
-    """Draw the most probable classes of one image as bars."""
+    """Draw the most probable classes of one image as bars, with names and numbers beside them."""
     best = probabilities.argsort()[::-1][:N_BARS]
-    colors = ["#8fd19e" if classes[k] == truth else "#d0d0d0" for k in best]
+    colors = [RIGHT if classes[k] == truth else OTHER for k in best]
+    if classes[best[0]] != truth:
+        colors[0] = WRONG
     axes.barh(range(len(best)), probabilities[best], color=colors)
+    names = [classes[k] if classes[k] != truth else f"✓ {classes[k]}" for k in best]
+    axes.set_yticks(range(len(best)), names, fontsize=8)
     for row, k in enumerate(best):
-        axes.text(0.03, row, classes[k], va="center", fontsize=8)
-        axes.text(0.97, row, f"{probabilities[k]:.0%}", va="center", ha="right", fontsize=8)
-    axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(N_BARS - 0.4, -0.6))
-    axes.set_title(classes[best[0]], fontsize=9)
+        axes.text(1.04, row, f"{probabilities[k]:.0%}", va="center", fontsize=8)
+    axes.set(xlim=(0, 1), xticks=[], ylim=(N_BARS - 0.4, -0.6))
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def draw(path, images, answers):
     """Save a grid with each image and one panel of bars per set of labels."""
-    n = min(N_SHOWN, len(images))
-    n_rows, width = -(-n // 2), 1 + len(answers)
+    shown, n_hard = choose(answers, len(images))
+    n_rows, width = -(-len(shown) // 2), 1 + len(answers)
+    ratios = [1, *[1.2] * len(answers)] * 2
     figure, panels = plt.subplots(
-        n_rows, 2 * width, figsize=(11, 1.4 * n_rows + 0.5), squeeze=False, layout="constrained"
-    )
-    figure.suptitle("predicted classes and their probabilities (green: the right one)", fontsize=10)
+        n_rows, 2 * width, figsize=(12, 1.3 * n_rows + 0.6), squeeze=False, layout="constrained",
+        width_ratios=ratios,
+    )  # fmt: skip
+    figure.get_layout_engine().set(wspace=0.06)
+    title = "the most probable digits and colours of each image (✓ and blue: true, orange: wrong)"
+    if n_hard:
+        title += (
+            f"\nthe first {len(shown) - n_hard} of {len(images)} images, and the {n_hard} hardest"
+        )
+    figure.suptitle(title, fontsize=10)
     for panel in panels.flat:
         panel.set_axis_off()
-    for i in range(n):
-        picture, *bars = panels[i // 2, (i % 2) * width :][:width]
+    for place, i in enumerate(shown):
+        picture, *bars = panels[place // 2, (place % 2) * width :][:width]
         picture.imshow(images[i])
         for axes, (classes, probabilities, truth) in zip(bars, answers, strict=True):
             axes.set_axis_on()
             draw_bars(axes, classes, probabilities[i], truth[i])
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 

@@ -18,7 +18,7 @@ from ..utils.constraints import Integers, as_numbers, check
 from .answers import check_labels
 from .style import BLACK, VERMILION, as_label, new_axes
 
-_SIDE = 96  # pixels of a picture on the sheet
+_SIDE = 96  # most pixels of a picture on the sheet
 _ROW, _COLUMN = 1.42, 1.12  # distance of pictures, in pictures
 _LONGEST = 13  # characters of a label that fit below a picture
 
@@ -236,7 +236,8 @@ class ContactSheet:
             left, top = _COLUMN * column, _ROW * row
             wrong = bool(self.is_wrong[number])
             color = VERMILION if wrong else BLACK
-            thumb = np.asarray(resize_image(picture, (_SIDE, _SIDE), "pad"))
+            side = min(_SIDE, max(picture.size))  # small pictures keep their pixels
+            thumb = np.asarray(resize_image(picture, (side, side), "pad"))
             ax.imshow(thumb, extent=(left, left + 1, top + 1, top))
             width = 3.0 if wrong else 0.5
             ax.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=color, linewidth=width))

@@ -173,8 +173,9 @@ class RaceDisplay:
         named = slice(1, 1 + n_labels)
         rest = self.gap[1 + n_labels :]
         ax.axhline(0, color=BLACK, linewidth=1.5, label=f"{as_label(self.labels[0])} (winner)")
+        beside = _beside(np.isfinite(self.gap[named]).sum(1)) * 0.02 * self.evaluations[-1]
         for number, gap in enumerate(self.gap[named]):
-            self._draw_rival(ax, number, gap)
+            self._draw_rival(ax, number, gap, beside[number])
         if len(rest):
             self._draw_rest(ax, rest)
         low, high = self._limits(named if n_labels else slice(1, None))
@@ -182,15 +183,18 @@ class RaceDisplay:
         ax.set(
             xlabel="evaluations",
             ylabel=f"log-odds against {as_label(self.labels[0])} (nats)",
-            xlim=(0, 1.03 * self.evaluations[-1]),
+            xlim=(0, 1.03 * self.evaluations[-1] + max(beside, default=0)),
             ylim=(low - room, high + room),
         )
         legend_beside(ax, "band, bars: 95 % intervals")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _draw_rival(self, ax: Any, number: int, gap: NDArray[np.float64]) -> None:
-        """Draw one named rival's line, its end and its interval there; all along for the first."""
+    def _draw_rival(self, ax: Any, number: int, gap: NDArray[np.float64], beside: float) -> None:
+        """Draw one named rival's line, its end and its interval there; all along for the first.
+
+        The end is drawn ``beside`` evaluations to the right, for lines that end together.
+        """
         rank, style = 1 + number, look(number)
         taken = np.isfinite(gap)
         x, y, half = self.evaluations[taken], gap[taken], self.half_width[rank][taken]
@@ -203,7 +207,7 @@ class RaceDisplay:
             ax.fill_between(x, y - half, y + half, color=style["color"], alpha=0.15, linewidth=0)
         marker = "X" if self.dropped[rank] else "o"
         bar = {"color": style["color"], "capsize": 3, "markersize": 7, "markeredgecolor": "white"}
-        ax.errorbar(x[-1:], y[-1:], half[-1:], fmt=marker, **bar)
+        ax.errorbar(x[-1:] + beside, y[-1:], half[-1:], fmt=marker, **bar)
 
     def _draw_rest(self, ax: Any, rest: NDArray[np.float64]) -> None:
         """Draw the lines of all other classes in grey, as one artist."""
@@ -231,6 +235,17 @@ class RaceDisplay:
         values = values[np.isfinite(values)]
         low, high = float(values.min()), float(values.max())
         return (low, high) if high > low else (-1.0, 1.0)
+
+
+def _beside(ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count for each line those before it that end in the same round.
+
+    Examples
+    --------
+    >>> _beside(np.array([9, 9, 4, 9])).tolist()
+    [0, 1, 0, 2]
+    """
+    return np.array([(ends[:number] == end).sum() for number, end in enumerate(ends)], int)
 
 
 def _running_means(
