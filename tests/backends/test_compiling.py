@@ -5,13 +5,13 @@ import pickle
 
 import pytest
 import torch
-from tests.support.pipelines import IMAGE_SIZE, PROMPTS, sample_output, saved, tiny_sd
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.compiling import compile_denoiser, has_convolutions, is_compiled
 from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.pruners import NoPruning
+from tests.support.pipelines import IMAGE_SIZE, PROMPTS, sample_output, saved, tiny_sd
 
 
 @pytest.fixture
