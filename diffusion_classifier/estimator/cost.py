@@ -114,7 +114,7 @@ class _Unknown:
     n_prompts : int
     """
 
-    rows_wanted = 2**18
+    rows_wanted, batch_rows, few_rows = 2**18, 1, 0
 
     def __init__(self, n_prompts: int) -> None:
         self.n_prompts = n_prompts

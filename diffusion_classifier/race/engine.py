@@ -84,6 +84,14 @@ class Engine:
     def rows_wanted(self) -> int:
         return self._batch.rows_wanted
 
+    @property
+    def batch_rows(self) -> int:
+        return self._batch.rows
+
+    @property
+    def few_rows(self) -> int:
+        return self._batch.few_rows
+
     @torch.inference_mode()
     def latent(self, image: int) -> Tensor:
         """Return the latent of an image; the images after it are encoded in the same batch."""

@@ -49,6 +49,14 @@ class RecordedErrors:
     def rows_wanted(self) -> int:
         return _ROWS_PER_STEP if self._source is None else self._source.rows_wanted
 
+    @property
+    def batch_rows(self) -> int:
+        return 1 if self._source is None else self._source.batch_rows
+
+    @property
+    def few_rows(self) -> int:
+        return 0 if self._source is None else self._source.few_rows
+
     def release(self, image: int) -> None:
         self._known.release(image)
         if self._source is not None:
@@ -68,10 +76,12 @@ class RecordedErrors:
         n_recorded = 0
         for number, request in enumerate(requests):
             answer = self._look_up(request)
-            found.append(answer)
-            if not bool(answer.isnan().any()):
-                n_recorded += answer.numel()
+            n_complete = int(answer.isnan().any(0).logical_not().cumprod(0).sum())
+            if n_complete >= request.n_draws - request.n_ahead:  # nothing that is needed is missing
+                found.append(answer[:, :n_complete])
+                n_recorded += found[-1].numel()
                 continue
+            found.append(answer)
             n_known = (answer.isnan().cumsum(1) == 0).sum(1)
             n_recorded += int(n_known.sum())
             if self._source is None:

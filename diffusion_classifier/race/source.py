@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,6 +21,7 @@ class Request(NamedTuple):
     prompts: Tensor  # [A], int64
     rounds: list[Draws]
     start: int = 0  # place of the first draw among those of the race
+    n_ahead: int = 0  # last draws, whole rounds, that may turn out to be superfluous
 
     @property
     def n_draws(self) -> int:
@@ -28,6 +30,13 @@ class Request(NamedTuple):
     @property
     def n_rows(self) -> int:
         return len(self.prompts) * self.n_draws
+
+    def without_ahead(self) -> Request:
+        """Return the request for the draws that are needed in any case."""
+        needed = self.n_draws - self.n_ahead
+        ends = itertools.accumulate(map(len, self.rounds))
+        rounds = [draws for draws, end in zip(self.rounds, ends, strict=True) if end <= needed]
+        return self._replace(rounds=rounds, n_ahead=0)
 
 
 class Start(NamedTuple):
@@ -66,11 +75,24 @@ class ErrorSource(Protocol):
 
     @property
     def rows_wanted(self) -> int:
-        """Rows per call that keep the source busy."""
+        """Rows per call of ``evaluate`` that keep the source busy."""
+        ...
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a full batch; 1 if batches do not matter."""
+        ...
+
+    @property
+    def few_rows(self) -> int:
+        """Rows that take little longer than a single one; 0 if no row may be superfluous."""
         ...
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Return the errors [A, J] of each request, on the CPU."""
+        """Return the errors [A, J] of each request, on the CPU.
+
+        Some or all of a request's ``n_ahead`` last draws may be left out.
+        """
         ...
 
     def release(self, image: int) -> None:

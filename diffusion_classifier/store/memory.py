@@ -235,6 +235,14 @@ class _Keeping:
     def rows_wanted(self) -> int:
         return self._source.rows_wanted
 
+    @property
+    def batch_rows(self) -> int:
+        return self._source.batch_rows
+
+    @property
+    def few_rows(self) -> int:
+        return self._source.few_rows
+
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
         self._memory.prepare()
         computed = self._source.evaluate(requests)

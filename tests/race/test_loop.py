@@ -26,6 +26,7 @@ class Recorded:
 
     def __init__(self, rows_wanted, tape):
         self.rows_wanted = rows_wanted
+        self.batch_rows, self.few_rows = 1, 0
         self.tape = tape
         self.n_rows = []
         self.released = []
