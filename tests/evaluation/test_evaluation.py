@@ -1,0 +1,175 @@
+"""Evaluations agree with scikit-learn's metrics, and survive JSON; comparisons are paired."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import GaussianBackend
+from diffusion_classifier.errors import AllSkippedError, InputTypeError, InputValueError
+from diffusion_classifier.evaluation import (
+    Evaluation,
+    as_frame,
+    bootstrap,
+    compare,
+    evaluate,
+    predictions,
+    wilson,
+)
+
+MEANS = np.array([[-1.0, 0], [1.0, 0], [0, 1.0]])
+NAMES = ["ant", "bee", "cat"]
+RNG = np.random.default_rng(0)
+Y = RNG.integers(3, size=60)
+X = MEANS[Y] + RNG.normal(size=(60, 2))
+LABELS = np.array(NAMES)[Y]
+
+
+@pytest.fixture(scope="module")
+def clf():
+    backend = GaussianBackend(MEANS, np.eye(2), covariance_type="shared")
+    return DiffusionClassifier(backend, weighting="likelihood", random_state=0).fit(MEANS, NAMES)
+
+
+@pytest.fixture(scope="module")
+def found(clf):
+    return evaluate(clf, X, LABELS, top=2)
+
+
+def test_figures_are_those_of_scikit_learn(clf, found):
+    table = clf.errors(X)
+    proba, answers = clf.predict_proba(table), clf.predict(table)
+    assert found.n == 60 and found.n - found.right.sum() > 0
+    assert found.accuracy.value == metrics.accuracy_score(LABELS, answers)
+    top = metrics.top_k_accuracy_score(LABELS, proba, k=2, labels=NAMES)
+    assert found.top_accuracy.value == pytest.approx(top)
+    assert found.log_loss.value == pytest.approx(metrics.log_loss(LABELS, proba))
+    hot = np.eye(3)[Y]
+    assert found.brier.value == pytest.approx(((proba - hot) ** 2).sum(1).mean())
+    expected = metrics.confusion_matrix(LABELS, answers, labels=NAMES)
+    np.testing.assert_array_equal(found.confusion, expected)
+    precision, recall, _, support = metrics.precision_recall_fscore_support(LABELS, answers)
+    assert [row["precision"].value for row in found.per_class] == pytest.approx(precision)
+    assert [row["recall"].value for row in found.per_class] == pytest.approx(recall)
+    assert [row["support"] for row in found.per_class] == support.tolist()
+    assert found.evaluations.value == table.n_evaluations.mean()
+    assert found.resolved.value == table.certificate.resolved.mean()
+    assert found.seconds_per_image > 0
+
+
+def test_wilson_is_that_of_scipy_and_stays_a_share():
+    for right, n in [(0, 5), (5, 5), (57, 60), (1, 3)]:
+        low, high = binomtest(right, n).proportion_ci(method="wilson")
+        assert wilson(right, n) == pytest.approx((right / n, low, high), abs=1e-12)
+
+
+def test_the_bootstrap_is_seeded_and_resamples_whole_clusters():
+    values = np.repeat(np.random.default_rng(1).normal(size=40), 5)
+    single, whole = (
+        bootstrap(np.mean, values),
+        bootstrap(np.mean, values, clusters=np.arange(200) // 5),
+    )
+    assert single == bootstrap(np.mean, values)
+    # five equal rows are worth one: the interval is wider by the square root of 5
+    assert (whole.high - whole.low) / (single.high - single.low) == pytest.approx(5**0.5, rel=0.15)
+
+
+def test_an_evaluation_is_read_again_from_json(found):
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    again = Evaluation.from_dict(json.loads(text))
+    assert again.metrics() == found.metrics() and again.records == found.records
+    assert json.dumps(again.to_dict(), allow_nan=False) == text
+    assert found.settings["weighting"] == "likelihood" and found.settings["seed"] >= 0
+    with pytest.raises(InputValueError, match="no evaluation"):
+        Evaluation.from_dict({"format": "other"})
+    damaged = json.loads(text)
+    del damaged["images"][3]["rank"]
+    with pytest.raises(InputValueError, match=r"images\[3\] has no 'rank'"):
+        Evaluation.from_dict(damaged)
+
+
+def test_parts_add_up_to_the_whole(clf, found):
+    table = clf.errors(X)
+    parts = [
+        evaluate(clf, table[rows], LABELS[rows], top=2, names=np.arange(60)[rows].tolist())
+        for rows in (slice(0, 25), slice(25, 60))
+    ]
+    whole = Evaluation.concatenate(parts)
+    assert whole.records == found.records
+    assert whole.races.keys() == found.races.keys() == set(found.wrong[:24])
+
+
+def test_skipped_images_count_in_no_figure(clf, found):
+    rows = X.copy()
+    rows[[4, 9]] = np.nan
+    partly = evaluate(clf, rows, LABELS, top=2, on_error="skip")
+    assert (partly.n, partly.n_skipped) == (58, 2)
+    kept = np.delete(np.arange(60), [4, 9])
+    assert partly.accuracy.value == found.right[kept].mean()
+    frame = as_frame(partly.records)
+    assert isinstance(frame, pd.DataFrame) and str(frame["n_evaluations"].dtype) == "Int64"
+    assert frame["n_evaluations"].isna().sum() == 2
+    assert as_frame(predictions(clf, X))["label"].tolist() == clf.predict(X).tolist()
+    with pytest.raises(AllSkippedError):
+        evaluate(clf, np.full((2, 2), np.nan), LABELS[:2], on_error="skip")
+
+
+def test_labels_that_do_not_fit_are_named(clf):
+    with pytest.raises(InputValueError, match=r"y\[1\]='dog' is no class"):
+        evaluate(clf, X[:2], ["ant", "dog"])
+    with pytest.raises(InputValueError, match="y holds 3 labels, but X 2 images"):
+        evaluate(clf, X[:2], ["ant", "bee", "cat"])
+    with pytest.raises(InputValueError, match="names holds 1 names"):
+        evaluate(clf, X[:2], ["ant", "bee"], names=["a"])
+
+
+def with_ranks(found, ranks, rows=10):
+    """An evaluation with chosen right and wrong answers."""
+    records = [
+        {**record, "rank": rank, "n_evaluations": rows}
+        for record, rank in zip(found.records, ranks, strict=True)
+    ]
+    return Evaluation(records, found.classes, found.settings, found.network, top=2)
+
+
+def test_comparisons_are_paired(found):
+    # a alone is right 2 times, b alone 9 times, both 40, none 9
+    a = with_ranks(found, [1] * 2 + [2] * 9 + [1] * 40 + [2] * 9, rows=20)
+    b = with_ranks(found, [2] * 2 + [1] * 9 + [1] * 40 + [2] * 9, rows=15)
+    result = compare(a, b)
+    assert (result.n, result.n_only_a, result.n_only_b) == (60, 2, 9)
+    assert result.p_value == pytest.approx(2 * sum([1, 11, 55]) / 2**11)
+    assert result.accuracy.value == pytest.approx(7 / 60)
+    # the normal interval of a mean of -1, 0 and 1, from its variance
+    half = 1.96 * np.sqrt((11 / 60 - (7 / 60) ** 2) / 60)
+    assert result.accuracy.low == pytest.approx(7 / 60 - half, abs=0.02)
+    assert result.accuracy.high == pytest.approx(7 / 60 + half, abs=0.02)
+    assert tuple(result.evaluations) == (-5, -5, -5)
+    assert result.evaluations_ratio.value == 0.75
+    assert json.loads(json.dumps(result.to_dict()))["p_value"] == result.p_value
+    assert "McNemar p = 0.0654" in result.summary()
+
+
+def test_without_disagreement_the_interval_still_has_a_width(found):
+    result = compare(found, found)
+    assert result.p_value == 1 and result.n_same == 60
+    assert result.accuracy.high == pytest.approx(1 - 0.025 ** (1 / 60))
+
+
+def test_images_are_paired_by_name(clf, found):
+    order = np.arange(60)[::-1]
+    turned = evaluate(clf, X[order], LABELS[order], names=order.tolist(), top=2)
+    assert compare(found, turned).n_same == 60
+    with pytest.raises(InputValueError, match="image 5 is not in b"):
+        compare(found, evaluate(clf, X[:5], LABELS[:5]))
+    with pytest.raises(InputValueError, match="has the label"):
+        compare(found, evaluate(clf, X, np.roll(LABELS, 1)))
+    with pytest.raises(InputTypeError, match="a is of type dict"):
+        compare({}, found)
+    twice = evaluate(clf, X[:2], LABELS[:2], names=["p", "p"])
+    with pytest.raises(InputValueError, match="two images named 'p'"):
+        compare(twice, twice)
