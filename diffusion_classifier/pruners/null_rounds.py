@@ -5,9 +5,10 @@ recorded image, let ``d_r`` be the difference, over round r, between the closest
 class, with mean m and variance v.
 
 **Variance.** Rivals further away vary more. So v is fitted as a line in the squared gap,
-``v = a + b g^2``, and read off at g = 0. Here ``g^2 = max(m, 0)^2 - v / R`` for R rounds. Without
+``v = a + b g^2``, and read off at g = 0. Here ``g^2 = max(m^2 - c v / R, 0)`` for R rounds. Without
 the second term, noise in m would look like a gap, and images of large variance like images with
-distant rivals.
+distant rivals. c is 1 for m > 0, and 1 + 2 log K for m <= 0, because the closest of K rivals that
+are all as good has a mean of about -sqrt(2 log K v / R).
 
 **Null rounds.** ``z_r = -(d_r - m) sqrt(a / (a + b g^2))`` are rounds of the best class in such a
 race. They keep the skewness and tails of the differences, and how much images differ.
@@ -50,11 +51,15 @@ class NullRounds(NamedTuple):
     nu: float
 
 
-def learn_null(closest: Tensor) -> NullRounds:
-    """Learn from the differences [N, R] of closest rivals, which must all vary, with R >= 2."""
+def learn_null(closest: Tensor, n_rivals: int) -> NullRounds:
+    """Learn from the differences [N, R] of the closest of ``n_rivals`` rivals.
+
+    They must all vary, and R must be at least 2.
+    """
     n_rounds = closest.shape[1]
     gap, variance = closest.mean(1), closest.var(1)
-    squared_gap = (gap.clamp(min=0) ** 2 - variance / n_rounds).clamp(min=0)
+    noise = torch.where(gap > 0, 1.0, 1 + 2 * math.log(n_rivals)) * variance / n_rounds
+    squared_gap = (gap**2 - noise).clamp(min=0)
     at_zero, slope = _fit_line(squared_gap, variance)
     # An intercept near 0 would let any small difference drop a class.
     at_zero = max(at_zero, float(variance.quantile(_LEAST_QUANTILE)))

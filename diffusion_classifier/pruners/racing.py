@@ -212,7 +212,7 @@ class RacingPruner(BuiltInPruner):
                 f"all {len(closest)} recorded images, so they have no variance to learn; check "
                 "that the network's output depends on its input."
             )
-        null = learn_null(rounds[varies])
+        null = learn_null(rounds[varies], n_rivals)
         self.prior_rounds_, self.round_size_ = null.nu, first_size(record.round_of)
         self.screen_ = screen_threshold(null, n_rivals, self.alpha * _SCREEN_SHARE)
         self.screened_rivals_ = n_rivals
