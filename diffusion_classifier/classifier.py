@@ -87,9 +87,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         their text embeddings instead, so that a class costs no more than one prompt.
     priors : array-like of shape (n_classes,), optional
         Positive class priors in the order of ``classes_``, normalised; by default uniform.
-    calibrator : None, str or Calibrator, default=None
-        Learns the temperature of the probabilities: "temperature", or "temperature-draws", which
-        also depends on the number of draws taken. None keeps a temperature of 1.
+    calibrator : None, float, str or Calibrator, default="natural"
+        Temperature of the probabilities. "natural" follows from the noise schedule and each
+        image's own errors (:mod:`diffusion_classifier.scoring.natural`). "temperature" is learned
+        from images, as is "temperature-draws", which also depends on the number of draws taken. A
+        number is the temperature; None is 1, equation 7 of the paper as printed.
     n_fit_images : int, default=100
         Maximum number of images whose errors ``fit(X, y)`` records, if a strategy learns from them.
     image_size : int or (int, int), optional
@@ -130,7 +132,9 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     weighting_ : Weighting
         Fitted copy of ``weighting``.
     calibrator_ : Calibrator or None
-        Fitted copy of ``calibrator``, with the learned temperature.
+        Fitted copy of ``calibrator``, which knows the temperature.
+    temperature_ : float
+        The temperature. An image's own may be higher with ``calibrator="natural"``.
     shortlist_ : BaseShortlist or None
         Fitted copy of ``shortlist``.
     loss_ : str
@@ -177,7 +181,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         loss: LossName = "l2",
         prompt_reduction: PromptReduction = "best",
         priors: ArrayLike | None = None,
-        calibrator: CalibratorName | Calibrator | None = None,
+        calibrator: CalibratorName | Calibrator | float | None = "natural",
         n_fit_images: int = 100,
         image_size: int | tuple[int, int] | None = None,
         resize: ResizeMode = "crop",
@@ -273,7 +277,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         unweighted = Scoring(weights, log_prior, question.class_of, question.reduction)
         self._scoring = unweighted  # used to record errors, before weights are learned
         learn_strategies(strategies, X, y, self._predictor(), int(self.n_fit_images), self.seed_)
-        self._scoring = strategies.scoring(unweighted, backend)
+        self._scoring = strategies.scoring(unweighted, backend, self.loss)
         shortlist = fit_shortlist(
             self.shortlist, given, X, y, self._predictor(), int(self.n_fit_images), self.seed_
         )
@@ -281,6 +285,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
             self.shortlist_ = shortlist
         self._predictor().check()
         return self
+
+    @property
+    def temperature_(self) -> float:
+        """Temperature of a race of ``max_draws`` draws: class losses over it are in nats."""
+        return self._scoring.temperature(self.pruner_.max_draws)
 
     def encode(self, X: Any) -> Latents:
         """Encode images to latents, which can be reused for many predictions.

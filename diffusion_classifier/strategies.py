@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from typing import Any, NamedTuple, Self
 
 from sklearn.base import clone
@@ -11,8 +12,8 @@ from .backends.base import Backend
 from .errors import InputTypeError
 from .pruners import PRUNERS, Pruner
 from .samplers import SAMPLERS, ImportanceSampler, Sampler, StratifiedSampler
-from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, Scoring, Weighting
-from .utils.constraints import check_parameters
+from .scoring import CALIBRATORS, WEIGHTINGS, Calibrator, FixedCalibrator, Scoring, Weighting
+from .utils.constraints import check, check_parameters
 from .utils.display import short_repr
 from .utils.validation import check_option
 
@@ -32,13 +33,14 @@ def resolve_strategy(kind: str, value: Any) -> Any:
     ----------
     kind : {"sampler", "pruner", "weighting", "calibrator"}
         The parameter's name.
-    value : None, str or an instance of the kind's class
-        None for the default, a name, or an instance, which is cloned.
+    value : None, str, an instance of the kind's class or a number
+        None for the default, a name, an instance, which is cloned, or the temperature of a
+        calibrator.
 
     Returns
     -------
     Sampler, Pruner, Weighting, Calibrator or None
-        The strategy; None only for the default calibrator.
+        The strategy; None only for ``calibrator=None``.
 
     Raises
     ------
@@ -53,6 +55,9 @@ def resolve_strategy(kind: str, value: Any) -> Any:
         return None if default is None else known[default]()
     if isinstance(value, str):
         return known[check_option(kind, value, known)]()
+    if kind == "calibrator" and isinstance(value, Real) and not isinstance(value, bool):
+        check("calibrator", value, FixedCalibrator._constraints["value"])
+        return FixedCalibrator(float(value))
     if isinstance(value, base):
         strategy = clone(value)
         check_parameters(strategy)
@@ -81,11 +86,13 @@ def strategy_to_tune(kind: str, value: Any, backend: Backend | None, weighting: 
     Returns
     -------
     Sampler, Pruner, Weighting, Calibrator or None
-        None only for the default calibrator.
+        None only for ``calibrator=None``.
     """
     if kind == "sampler" and value is None and backend is not None:
         return default_sampler(backend, resolve_strategy("weighting", weighting))
-    return resolve_strategy(kind, value) if value is None or isinstance(value, str) else value
+    is_short = value is None or isinstance(value, str)
+    is_number = kind == "calibrator" and isinstance(value, Real)
+    return resolve_strategy(kind, value) if is_short or is_number else value
 
 
 def default_sampler(backend: Backend, weighting: Weighting) -> Sampler:
@@ -129,13 +136,19 @@ class Strategies(NamedTuple):
     def needs_record(self) -> bool:
         """Whether any strategy needs the errors of labelled images."""
         racing = (self.weighting, self.sampler, self.pruner)
-        return self.calibrator is not None or any(s.needs_record for s in racing)
+        return self.learned_calibrator is not None or any(s.needs_record for s in racing)
 
-    def scoring(self, unweighted: Scoring, backend: Backend) -> Scoring:
+    @property
+    def learned_calibrator(self) -> Calibrator | None:
+        """The calibrator, if it learns from labelled images."""
+        calibrator = self.calibrator
+        return calibrator if calibrator is not None and calibrator.needs_record else None
+
+    def scoring(self, unweighted: Scoring, backend: Backend, loss: str) -> Scoring:
         """Return ``unweighted`` with the weights and temperature of these strategies."""
-        weights = self.weighting.weights(backend.schedule, backend.prediction_type)
+        schedule = backend.schedule
+        weights = self.weighting.weights(schedule, backend.prediction_type)
+        weighted = replace(unweighted, weights=weights)
         if self.calibrator is None:
-            return replace(unweighted, weights=weights)
-        return replace(
-            unweighted, weights=weights, log_temperature=self.calibrator.log_temperature_
-        )
+            return weighted
+        return weighted.calibrated(self.calibrator.prepare(self.weighting, weights, schedule, loss))

@@ -72,10 +72,10 @@ def learn_strategies(
     if not strategies.needs_record:
         return
     if X is None:
-        if strategies.calibrator is not None:
+        if strategies.learned_calibrator is not None:
             raise InputValueError(
                 f"calibrator={strategies.calibrator!r} learns from labelled images; call "
-                "fit(X, y), or set calibrator=None."
+                'fit(X, y), or set calibrator="natural", which needs none.'
             )
         return
     chosen = choose_images(y, n_images, seed)
@@ -108,8 +108,8 @@ def learn_from_table(
         If the table is not full, that is, errors are missing.
     """
     strategies.pruner.learn(*_learn_weights(strategies, table, true_class))
-    if strategies.calibrator is not None:
-        _learn_temperature(strategies, strategies.calibrator, table, true_class, seed)
+    if strategies.learned_calibrator is not None:
+        _learn_temperature(strategies, strategies.learned_calibrator, table, true_class, seed)
 
 
 def _learn_weights(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -64,8 +63,8 @@ class Answers(SharedSettings):
         Parameters
         ----------
         calibrator : Calibrator, optional
-            One that has learned, for its temperature. By default that of the classifier that made
-            the table: 1 if it has no calibrator.
+            One that knows its temperature, such as ``calibrator_`` of a fitted classifier. By
+            default that of the classifier that made the table: 1 if it has no calibrator.
 
         Returns
         -------
@@ -84,7 +83,7 @@ class Answers(SharedSettings):
                     f"calibrator={short_repr(calibrator)} has no temperature; pass one that has "
                     "learned, such as calibrator_ of a fitted classifier."
                 )
-            scoring = replace(scoring, log_temperature=calibrator.log_temperature_)
+            scoring = scoring.calibrated(calibrator)
         return self.log_posterior(scoring).exp().numpy()
 
     def _answers(

@@ -38,6 +38,7 @@ _SCORING = {
     "class_of": Sequences(_Integer),
     "reduction": _Text,
     "log_temperature": _Numbers,
+    "unit": _Text,
 }
 _SCHEDULE = {"alpha": _Numbers, "sigma": _Numbers}
 _KEYS = {
@@ -119,7 +120,7 @@ class Header:
         except (ValueError, RecursionError) as error:
             raise DamagedFileError(f"the header is not valid JSON ({short_repr(error)}).") from None
         check_entries("header", values, _KEYS, _OPTIONAL)
-        check_entries("header.scoring", values["scoring"], _SCORING)
+        check_entries("header.scoring", values["scoring"], _SCORING, optional=("unit",))
         check_entries("header.schedule", values["schedule"], _SCHEDULE)
         if _depth(values["made_by"]) > _DEEPEST:
             raise DamagedFileError(f"header.made_by has more than {_DEEPEST} levels.")

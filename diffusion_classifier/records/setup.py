@@ -15,6 +15,7 @@ from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
 from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, Scoring
+from ..scoring.natural import UNITS
 from ..utils.display import short_repr
 from ..utils.provenance import check_made_by
 from ..utils.validation import check_option
@@ -121,7 +122,7 @@ class RecordSetup:
         ours, theirs = self.to_json(), other.to_json()
         for name, value in ours.items():
             nested = isinstance(value, dict) and isinstance(theirs[name], dict)
-            for key in sorted(set(value) | set(theirs[name])) if nested else [None]:
+            for key in dict.fromkeys([*value, *theirs[name]]) if nested else [None]:
                 pair = (value.get(key), theirs[name].get(key)) if nested else (value, theirs[name])
                 if not _equal(*pair):
                     return name if key is None else f"{name}[{key!r}]"
@@ -131,19 +132,20 @@ class RecordSetup:
         """Convert the setup to types that JSON supports."""
         scoring = self.scoring
         return {
+            "loss": self.loss,
             "scoring": {
                 "weights": scoring.weights.tolist(),
                 "log_prior": scoring.log_prior.tolist(),
                 "class_of": scoring.class_of.tolist(),
                 "reduction": scoring.reduction,
                 "log_temperature": scoring.log_temperature,
+                "unit": scoring.unit,
             },
             "schedule": {
                 "alpha": self.schedule.alpha.tolist(),
                 "sigma": self.schedule.sigma.tolist(),
             },
             "prediction_type": self.prediction_type,
-            "loss": self.loss,
             "classes": self.classes.tolist(),
             "classes_dtype": self.classes.dtype.str,
             "prompts": self.prompts,
@@ -163,6 +165,7 @@ class RecordSetup:
                 torch.tensor(scoring["class_of"], dtype=torch.int64),
                 scoring["reduction"],
                 tuple(scoring["log_temperature"]),
+                scoring.get("unit", "given"),
             ),
             schedule=NoiseSchedule(schedule["alpha"], schedule["sigma"]),
             prediction_type=values["prediction_type"],
@@ -234,6 +237,7 @@ class SharedSettings:
 def _check_scoring(scoring: Scoring) -> None:
     """Raise unless weights and priors are finite and every class has prompts, in order."""
     check_option("reduction", scoring.reduction, PROMPT_REDUCTIONS)
+    check_option("unit", scoring.unit, UNITS)
     if not scoring.n_classes or len(scoring.log_temperature) != 2:
         raise InputValueError(
             f"scoring has {scoring.n_classes} classes and {len(scoring.log_temperature)} "

@@ -25,6 +25,7 @@ from ..race.loop import run_race
 from ..race.recorded import RecordedErrors
 from ..race.source import Result, Start
 from ..race.tape import DrawTape
+from ..scoring.calibration import NaturalCalibrator
 from ..scoring.candidates import Candidates
 from ..scoring.class_losses import Scoring, check_loss, read_log_prior
 from ..scoring.weighting import Weighting, WeightingName
@@ -247,7 +248,8 @@ class ErrorTable(Answers):
             only under the weights and round size that it was fitted on. Its ``max_draws`` is
             capped by the number of recorded draws.
         weighting : str or Weighting, optional
-            By default the weights of the recorded race.
+            By default the weights of the recorded race. A natural temperature is that of the new
+            weights; any other stays as it is.
         priors : array-like of shape (K,), optional
             By default the priors of the recorded race.
 
@@ -267,6 +269,9 @@ class ErrorTable(Answers):
             check_loss(chosen, self.loss)
             weights = chosen.weights(self.schedule, self.prediction_type)
             scoring = replace(scoring, weights=weights)
+            if scoring.unit != "given":  # a natural temperature follows the weights
+                unit = NaturalCalibrator().prepare(chosen, weights, self.schedule, self.loss)
+                scoring = scoring.calibrated(unit)
         if priors is not None:
             scoring = replace(scoring, log_prior=read_log_prior(priors, len(self.classes)))
         if pruner is None:

@@ -5,6 +5,8 @@ from .calibration import (
     Calibrator,
     CalibratorName,
     DrawsCalibrator,
+    FixedCalibrator,
+    NaturalCalibrator,
     TemperatureCalibrator,
 )
 from .class_losses import LossName, PromptReduction, Scoring
@@ -27,9 +29,11 @@ __all__ = [
     "DrawsCalibrator",
     "ExponentialWeighting",
     "FittedWeighting",
+    "FixedCalibrator",
     "LikelihoodWeighting",
     "LossName",
     "NativeWeighting",
+    "NaturalCalibrator",
     "PromptReduction",
     "Scoring",
     "TemperatureCalibrator",

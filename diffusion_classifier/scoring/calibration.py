@@ -1,9 +1,11 @@
-r"""Calibration: temperatures, learned from labelled images, that turn losses into probabilities.
+r"""Calibration: temperatures that turn losses into probabilities.
 
     p(class | x) = softmax( -L / T + log prior ),
 
-where L are the class losses of a race, without the prior. Temperature scaling (Guo et al., 2017)
-chooses the T with the smallest log-loss on labelled images. Races need two additions:
+where L are the class losses of a race, without the prior. T can be the *natural* one, which needs
+no data (:mod:`diffusion_classifier.scoring.natural`), a given number, or learned from labelled
+images: temperature scaling (Guo et al., 2017) chooses the T with the smallest log-loss. Races need
+two additions:
 
 - A race stops when the winner is clear, so the reliability of its losses depends on its number of
   draws n. :class:`DrawsCalibrator` learns ``log T = a + b log n``.
@@ -14,18 +16,24 @@ chooses the T with the smallest log-loss on labelled images. Races need two addi
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
 from ..errors import InputValueError
+from ..noise.schedule import NoiseSchedule
+from ..utils.constraints import Reals, Table
 from ..utils.display import DocumentedMixin
+from .natural import Unit, natural_temperature, unit_of
+from .weighting import Weighting
 
 _LEVEL_DEVIATION = 2.0  # standard deviation of the prior on log T: a factor of 7 either way
 _SLOPE_DEVIATION = 0.5  # standard deviation of the prior on b
@@ -44,15 +52,46 @@ def temperature(log_temperature: tuple[float, float], n_draws: ArrayLike) -> NDA
 
 
 class Calibrator(DocumentedMixin, BaseEstimator, ABC):
-    """Base class of calibrators, which learn a temperature T from labelled images.
+    """Base class of calibrators, which know or learn a temperature T.
 
     Attributes
     ----------
+    needs_record : bool, default=True
+        Class attribute: whether ``learn`` needs the races of labelled images.
+    unit : {"given", "nats", "natural"}
+        Where T comes from; images multiply a natural T by their doubt.
     log_temperature_ : tuple of (float, float)
         Learned coefficients ``(a, b)`` of ``log T = a + b log n``, for a race of n draws.
     """
 
+    needs_record: ClassVar[bool] = True
+    _constraints: ClassVar[Table] = {}
     log_temperature_: tuple[float, float]
+
+    @property
+    def unit(self) -> Unit:
+        """Where T comes from: "given" unless it is natural."""
+        return "given"
+
+    def prepare(
+        self, weighting: Weighting, weights: Tensor, schedule: NoiseSchedule, loss: str
+    ) -> Self:
+        """Find what can be known without data; by default nothing.
+
+        Parameters
+        ----------
+        weighting : Weighting
+        weights : Tensor of shape (T,), dtype float64
+            Weights w(t) of ``weighting``.
+        schedule : NoiseSchedule
+        loss : {"l2", "l1", "huber", "vlb"}
+
+        Returns
+        -------
+        Calibrator
+            The calibrator itself.
+        """
+        return self
 
     @abstractmethod
     def learn(
@@ -86,6 +125,105 @@ class Calibrator(DocumentedMixin, BaseEstimator, ABC):
     def temperature(self, n_draws: ArrayLike) -> NDArray[np.float64]:
         """Compute T after ``n_draws`` draws, in the shape of ``n_draws``."""
         return temperature(self.log_temperature_, n_draws)
+
+
+class NaturalCalibrator(Calibrator):
+    """The temperature that turns losses into nats, which needs no data.
+
+    It follows from the noise schedule and the weights alone. The temperature of an image is larger
+    if its evidence differs much between noise levels, as it does when the network is inexact; see
+    :mod:`diffusion_classifier.scoring.natural`. With "likelihood" weights or ``loss="vlb"``,
+    losses are in nats already: the temperature is 1 for every image.
+
+    Attributes
+    ----------
+    log_temperature_ : tuple of (float, float)
+        ``(log T, 0)``.
+    unit_ : {"nats", "natural"}
+        "nats" if losses are in nats as they are.
+
+    References
+    ----------
+    X. Kong, R. Brekelmans and G. Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023.
+
+    Examples
+    --------
+    >>> from diffusion_classifier import DiffusionClassifier
+    >>> clf = DiffusionClassifier(random_state=0).fit(None, ["one", "two"])
+    >>> clf.calibrator_, round(clf.temperature_, 3)
+    (NaturalCalibrator(), 0.247)
+    """
+
+    needs_record = False
+    unit_: Unit
+
+    @property
+    def unit(self) -> Unit:
+        """Where T comes from: "natural", or "nats" if losses are in nats as they are."""
+        return self.unit_
+
+    def prepare(
+        self, weighting: Weighting, weights: Tensor, schedule: NoiseSchedule, loss: str
+    ) -> Self:
+        """Compute the temperature of these weights; see the base class."""
+        self.unit_ = unit_of(weighting, loss)
+        self.log_temperature_ = (
+            math.log(natural_temperature(weighting, weights, schedule, loss)),
+            0.0,
+        )
+        return self
+
+    def learn(
+        self, losses: ArrayLike, n_draws: ArrayLike, true_class: ArrayLike, log_prior: ArrayLike
+    ) -> Self:
+        """Return the calibrator as it is: races have nothing to add."""
+        return self
+
+
+class FixedCalibrator(Calibrator):
+    """A temperature that the user gives; ``calibrator=2.0`` of a classifier is short for it.
+
+    Parameters
+    ----------
+    value : float
+        The temperature T, positive.
+
+    Attributes
+    ----------
+    log_temperature_ : tuple of (float, float)
+        ``(log T, 0)``.
+
+    Raises
+    ------
+    InputValueError
+        In ``fit`` of a classifier, if ``value`` is not a positive number.
+
+    Examples
+    --------
+    >>> from diffusion_classifier import DiffusionClassifier
+    >>> clf = DiffusionClassifier(calibrator=2.0, random_state=0).fit(None, ["one", "two"])
+    >>> clf.calibrator_, round(clf.temperature_, 3)
+    (FixedCalibrator(value=2.0), 2.0)
+    """
+
+    needs_record = False
+    _constraints: ClassVar[Table] = {"value": Reals(0, math.inf, "neither")}
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def prepare(
+        self, weighting: Weighting, weights: Tensor, schedule: NoiseSchedule, loss: str
+    ) -> Self:
+        """Take the temperature as it is; see the base class."""
+        self.log_temperature_ = (math.log(self.value), 0.0)
+        return self
+
+    def learn(
+        self, losses: ArrayLike, n_draws: ArrayLike, true_class: ArrayLike, log_prior: ArrayLike
+    ) -> Self:
+        """Return the calibrator as it is: races have nothing to add."""
+        return self
 
 
 class TemperatureCalibrator(Calibrator):
@@ -163,8 +301,9 @@ class DrawsCalibrator(Calibrator):
         return self
 
 
-CalibratorName = Literal["temperature", "temperature-draws"]
+CalibratorName = Literal["natural", "temperature", "temperature-draws"]
 CALIBRATORS: dict[str, type[Calibrator]] = {
+    "natural": NaturalCalibrator,
     "temperature": TemperatureCalibrator,
     "temperature-draws": DrawsCalibrator,
 }

@@ -6,7 +6,8 @@ The contribution ``c_pj`` of draw j to prompt p, the loss ``L_p`` and the log po
     log p(class | x) = log_softmax(-L / T),
 
 so ``-L_p / T`` estimates ``log p(x | prompt) / T + log prior`` up to a constant. The temperature T
-tempers the network's likelihood, but not the priors.
+tempers the network's likelihood, but not the priors. With a natural temperature, it is T times the
+image's own doubt (:mod:`diffusion_classifier.scoring.natural`).
 
 A dropped prompt has fewer draws than the winner, and means over different draws are not comparable.
 Its loss is therefore that of the prompt that led when it was dropped, plus their mean difference on
@@ -15,7 +16,7 @@ the draws that both took. It is kept above the loss of the best survivor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import Tensor
 from ..errors import InputValueError
 from ..utils.constraints import as_numbers
 from ..utils.display import short_repr
-from .calibration import temperature
+from .calibration import Calibrator, temperature
+from .natural import Unit, doubt
 from .weighting import ExponentialWeighting, LikelihoodWeighting, NativeWeighting, Weighting
 
 LossName = Literal["l2", "l1", "huber", "vlb"]  # "vlb" also scores the predicted variance
@@ -56,6 +58,9 @@ class Scoring:
     log_temperature : tuple of (float, float), default=(0.0, 0.0)
         Coefficients ``(a, b)`` of ``log T = a + b log n`` after n draws; see
         :mod:`diffusion_classifier.scoring.calibration`.
+    unit : {"given", "nats", "natural"}, default="given"
+        Where T comes from: given or learned, 1 for losses that are in nats, or the natural one,
+        which images multiply by their doubt.
     """
 
     weights: Tensor
@@ -63,6 +68,7 @@ class Scoring:
     class_of: Tensor
     reduction: str = "best"
     log_temperature: tuple[float, float] = (0.0, 0.0)
+    unit: Unit = "given"
 
     @property
     def n_classes(self) -> int:
@@ -77,6 +83,10 @@ class Scoring:
     def temperature(self, n_draws: int) -> float:
         """Compute T after ``n_draws`` draws."""
         return float(temperature(self.log_temperature, n_draws))
+
+    def calibrated(self, calibrator: Calibrator) -> Scoring:
+        """Return this scoring with the temperature of a calibrator that knows it."""
+        return replace(self, log_temperature=calibrator.log_temperature_, unit=calibrator.unit)
 
     def contributions(
         self, errors: Tensor, timesteps: Tensor, density: Tensor, log_prior: Tensor | None = None
@@ -135,8 +145,18 @@ class Scoring:
         self, errors: Tensor, timesteps: Tensor, density: Tensor, active: Tensor
     ) -> Tensor:
         """Compute the log posterior [K] of one image from errors [P, J] and final active [P]."""
-        losses = self.class_losses_of(errors, timesteps, density, active)
-        return torch.log_softmax(-losses / self.temperature(count_draws(errors)), 0)
+        n = count_draws(errors)
+        contributions = self.contributions(errors[:, :n], timesteps[:n], density[:n])
+        contenders, temperature = self.contenders(active), self.temperature(n)
+        losses = self.class_losses(contributions, contenders)
+        if self.unit == "natural":
+            class_of = torch.arange(self.n_classes) if self.races_classes else self.class_of
+            factor = doubt(contributions / temperature, timesteps[:n], class_of)
+            prior = temperature * self.log_prior
+            doubted = (losses + prior) / factor - prior
+            # Doubt gives priors more weight, but a class that the race dropped cannot win.
+            losses = put_behind(doubted, self._surviving(contenders), temperature)
+        return torch.log_softmax(-losses / temperature, 0)
 
     def class_losses(self, contributions: Tensor, active: Tensor) -> Tensor:
         """Compute the class losses of one image.
@@ -166,9 +186,15 @@ class Scoring:
             0, self.class_of, torch.exp((best[self.class_of] - losses) / temperature)
         )
         mixed = best - temperature * torch.log(shares / self.class_of.bincount())
+        return put_behind(mixed, self._surviving(active), temperature)
+
+    def _surviving(self, contenders: Tensor) -> Tensor:
+        """Return which classes [K] have an active contender."""
+        if self.races_classes:
+            return contenders
         surviving = torch.zeros(self.n_classes, dtype=torch.bool)
-        surviving[self.class_of[active]] = True
-        return put_behind(mixed, surviving, temperature)
+        surviving[self.class_of[contenders]] = True
+        return surviving
 
 
 def check_loss(weighting: Weighting, loss: str) -> None:

@@ -96,7 +96,12 @@ def test_grids_reach_into_the_default_pruner_also_in_a_pipeline():
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        ({"calibrator__x": 1}, InputValueError, "calibrator__x cannot .* calibrator=None has no"),
+        (
+            {"calibrator": None, "calibrator__x": 1},
+            InputValueError,
+            "calibrator__x cannot .* calibrator=None has no",
+        ),
+        ({"calibrator__x": 1}, ValueError, "Invalid parameter 'x' for estimator NaturalCalibrator"),
         ({"loss__x": 1}, InputValueError, "loss__x cannot be set, because loss='l2' has no"),
         ({"pruner__x": 1}, ValueError, "Invalid parameter 'x' for estimator RacingPruner"),
         ({"pruner__alpha": 1, "pruner": "x"}, ValueError, "pruner='x' is not known"),

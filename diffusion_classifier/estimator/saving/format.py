@@ -23,8 +23,9 @@ from ...learner import Profile
 from ...noise.schedule import NoiseSchedule
 from ...pruners import Pruner, RacingPruner, RiskControlledPruner, ThresholdPruner
 from ...samplers import ImportanceSampler, Sampler
-from ...scoring import Calibrator, Scoring, Weighting
+from ...scoring import Calibrator, NaturalCalibrator, Scoring, Weighting
 from ...scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
+from ...scoring.natural import UNITS
 from ...scoring.weighting import FittedWeighting
 from ...shortlist import BaseShortlist, ClipShortlist
 from ...shortlist.groups import Groups, GroupShortlist
@@ -171,10 +172,13 @@ ARGUMENTS: dict[type, Table] = {  # of constructors that keep what they are give
         "class_of": Numbers("int64", 1, low=0),
         "reduction": Options(*PROMPT_REDUCTIONS),
         "log_temperature": _LOG_TEMPERATURE,
+        "unit": Options(*UNITS),
     },
 }
+LATER_ARGUMENTS = ("unit",)  # files of earlier releases lack them
 LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or base class
     Calibrator: {"log_temperature_": _LOG_TEMPERATURE},
+    NaturalCalibrator: {"unit_": Options(*UNITS)},
     BaseShortlist: {"prior_strength_": Reals(0)},
     ClipShortlist: {
         "text_features_": Numbers("float32", 2),

@@ -38,7 +38,7 @@ from ...shortlist import BaseShortlist
 from ...shortlist.groups import Groups
 from ...utils.constraints import check_entries, check_parameters
 from ...utils.display import LONGEST_REPR, short_repr
-from .format import ARGUMENTS, check_learned
+from .format import ARGUMENTS, LATER_ARGUMENTS, check_learned
 
 # Classes that are saved, along with their subclasses in this package.
 KEPT_CLASSES: tuple[type, ...] = (
@@ -297,7 +297,7 @@ class Decoder:
 def _check_arguments(name: str, cls: type, arguments: Mapping[str, Any]) -> None:
     """Raise an InputValueError unless a class can be constructed from these arguments."""
     if cls in ARGUMENTS:
-        check_entries(name, arguments, ARGUMENTS[cls])
+        check_entries(name, arguments, ARGUMENTS[cls], LATER_ARGUMENTS)
     elif cls is Conditioning:
         for key, item in arguments.items():
             if not isinstance(item, Tensor) or not item.ndim or not key.isidentifier():
