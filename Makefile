@@ -54,6 +54,8 @@ bench-race: $(VENV)/.installed-test
 	$(RUN) benchmarks/promise.py
 	$(RUN) benchmarks/race.py
 	$(RUN) benchmarks/mixture.py
+	$(RUN) benchmarks/limit.py
+	$(RUN) benchmarks/trials.py
 	$(RUN) benchmarks/calibration.py
 
 train-embedded: $(VENV)/.installed-test
