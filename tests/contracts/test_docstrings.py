@@ -41,6 +41,7 @@ MODULES = (
     "diffusion_classifier.scoring",
     "diffusion_classifier.scoring.calibration",
     "diffusion_classifier.scoring.weighting",
+    "diffusion_classifier.shortlist",
     "diffusion_classifier.store",
 )
 # Where every class and function has an example.
@@ -61,6 +62,7 @@ FACE = (
     "diffusion_classifier.samplers.",
     "diffusion_classifier.scoring.calibration.",
     "diffusion_classifier.scoring.weighting.",
+    "diffusion_classifier.shortlist.",
 )
 # What is not asked for: layout (GL), capitals and full stops of fragments, the extended summary,
 # See Also and Notes sections, descriptions of what a type says already, and examples of methods.
