@@ -11,6 +11,7 @@ noise (t, eps); the same draws serve all classes and images. This module holds t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.utils import check_random_state
 
 from .backends.base import Backend
 from .backends.resolve import Pipeline, resolve_backend
+from .callbacks import Callback
 from .estimator.fitted import FittedClassifier
 from .estimator.fitting import fit_shortlist, learn_strategies
 from .estimator.inputs import Inputs
@@ -116,6 +118,9 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     memory : str, path-like or None, default=None
         Folder that keeps errors, so that none is computed twice, whatever the labels, pruner or
         weighting (:mod:`diffusion_classifier.store`). Other processes may share it. Not saved.
+    callbacks : list of Callback, optional
+        Objects that are told of each image's answer (:mod:`diffusion_classifier.callbacks`). Not
+        saved; clones share them.
 
     Attributes
     ----------
@@ -139,7 +144,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Fitted copy of ``shortlist``.
     loss_ : str
         The ``loss`` at ``fit``. Later changes of parameters have no effect before the next
-        ``fit``, except those of ``batch_size``, ``memory`` and ``verbose``.
+        ``fit``, except those of ``batch_size``, ``memory``, ``verbose`` and ``callbacks``.
     resize_ : str
         The ``resize`` mode at ``fit``.
     image_size_ : tuple of (int, int) or None
@@ -192,6 +197,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         verbose: Verbosity = "auto",
         shortlist: BaseShortlist | None = None,
         memory: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.backend = backend
         self.prompts = prompts
@@ -212,6 +218,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         self.verbose = verbose
         self.shortlist = shortlist
         self.memory = memory
+        self.callbacks = callbacks
 
     @all_or_nothing
     def fit(self, X: Any, y: ArrayLike) -> Self:

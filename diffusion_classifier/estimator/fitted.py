@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ..backends.base import Backend, Conditioning
+from ..callbacks import Callback
 from ..errors import InputValueError
 from ..images.resize import ResizeMode
 from ..pruners import NoPruning, Pruner
@@ -39,7 +40,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    batch_size, verbose, memory
+    batch_size, verbose, memory, callbacks
         Parameters that predictions read at every call.
     backend_, sampler_, pruner_, weighting_, calibrator_, shortlist_, loss_, image_size_, resize_
         Set by ``fit``; see ``DiffusionClassifier``.
@@ -50,7 +51,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     batch_size: BatchSizeOption
     verbose: Verbosity
     memory: str | os.PathLike[str] | None
-
+    callbacks: Sequence[Callback] | None
     backend_: Backend
     sampler_: Sampler
     pruner_: Pruner
@@ -144,9 +145,9 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
     ) -> NDArray[np.float64]:
         """Compute log posteriors of shape (n, n_classes); see ``predict`` for the parameters."""
-        log_posterior, skipped = self._predictor().log_posterior(X, on_error, candidates)
+        found, skipped = self._predictor(self.callbacks).log_posterior(X, on_error, candidates)
         self._note_skipped(skipped)
-        return log_posterior
+        return found
 
     def predict_proba(
         self, X: Any, *, on_error: OnError = "raise", candidates: GivenCandidates = None
@@ -181,7 +182,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         y : array-like of shape (n,)
             True labels, also of skipped images.
         sample_weight : array-like of shape (n,), optional
-        on_error, candidates
+        on_error, candidates : optional
             See ``predict``.
 
         Returns
@@ -259,7 +260,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
                 partial = error.partial
             table = clf.errors(X, table=partial)
         """
-        predictor = self._predictor()
+        predictor = self._predictor(self.callbacks)
         if full:
             everything = NoPruning(self.pruner_.max_draws)
             predictor = replace(predictor, pruner=everything, everyone=True)
@@ -369,8 +370,8 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     def _inputs(self) -> Inputs:
         return Inputs(self, self.backend_, PictureFormat(self.image_size_, self.resize_))
 
-    def _predictor(self) -> Predictor:
-        """Bundle the fitted attributes into a Predictor."""
+    def _predictor(self, callbacks: Sequence[Callback] | None = None) -> Predictor:
+        """Bundle the fitted attributes into a Predictor, which tells these callbacks."""
         check_is_fitted(self)
         check_unchanged(self._network, self.backend_.identity())
         inputs = self._inputs()
@@ -394,5 +395,6 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
             memory=self.memory,
             shortlist=self.shortlist_,
+            callbacks=callbacks or (),
             check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

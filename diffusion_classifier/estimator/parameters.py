@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from ..backends.base import Backend
 from ..backends.embedded import load_embedded
 from ..backends.resolve import wrap_pipeline
+from ..callbacks import Callback
 from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES
 from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
@@ -47,6 +48,7 @@ class ClassifierParameters(BaseEstimator):
         "verbose": Options("auto") | Booleans() | Integers(0),
         "shortlist": InstancesOf(BaseShortlist) | None,
         "memory": InstancesOf(str) | InstancesOf(os.PathLike) | None,
+        "callbacks": Sequences(InstancesOf(Callback)) | None,
     }
 
     @property

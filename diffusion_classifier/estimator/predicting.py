@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..backends.base import Conditioning
+from ..callbacks import Callback, RaceStart, watched
 from ..errors import AllSkippedError, InputValueError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
@@ -83,6 +84,8 @@ class Predictor:
         Proposes the classes that each image races.
     everyone : bool
         Whether all classes race, whatever the candidates.
+    callbacks : sequence of Callback
+        They are told of every image that races.
     check_likelihood : bool
         Whether to warn if the network is too inexact for "likelihood" weights.
     """
@@ -97,6 +100,7 @@ class Predictor:
     memory: str | os.PathLike[str] | None = None
     shortlist: BaseShortlist | None = None
     everyone: bool = False
+    callbacks: Sequence[Callback] = ()
     check_likelihood: bool = False
 
     def check(self) -> None:
@@ -172,6 +176,8 @@ class Predictor:
                 among = read_candidates(candidates, self.setup.classes, n_images)
             most = self.max_evaluations(tape, among)
             progress = stack.enter_context(Progress(n_images, most, self.verbose))
+            begun = RaceStart(n_images, self.setup.classes, most)
+            watch = stack.enter_context(watched(self.callbacks, begun, skipped))
             memory = stack.enter_context(self._memory(tape, key))
             source: ErrorSource
             source = engine = Engine(
@@ -203,7 +209,17 @@ class Predictor:
                 results = skipping(start, n_images, engine, memory, skipped)
             else:
                 results = start(range(n_images))
-            yield Race(progress.count(results), n_images, tape, skipped, among)
+            results = watch.each(
+                progress.count(results), lambda result: self._answer(result, tape, among)
+            )
+            yield Race(results, n_images, tape, skipped, among)
+
+    def _answer(self, result: Result, tape: DrawTape, among: Candidates | None) -> Tensor:
+        """Return the log posterior [K] of one image."""
+        scoring, row = self.setup.scoring, _row(result, tape)
+        if among is None:
+            return scoring.log_posterior_of(*row)
+        return among.of(result.image).log_posterior(scoring, *row)
 
     def _memory(
         self, tape: DrawTape, key_of: Callable[[int], bytes]
@@ -285,14 +301,9 @@ class Predictor:
         with self.race(X, None, on_error, candidates) as (results, n_images, tape, skipped, among):
             log_posterior = np.full((n_images, scoring.n_classes), np.nan)
             for result in results:
-                row = result.errors, tape.timesteps, tape.density, result.active
-                log_posterior[result.image] = (
-                    scoring.log_posterior_of(*row)
-                    if among is None
-                    else among.of(result.image).log_posterior(scoring, *row)
-                ).numpy()
+                log_posterior[result.image] = self._answer(result, tape, among).numpy()
                 if check is not None:
-                    check.add(*row)
+                    check.add(*_row(result, tape))
         if check is not None:
             check.warn()
         return log_posterior, sorted(skipped.items())
@@ -346,8 +357,17 @@ class ModelOf:
             prompts=tuple(asked.prompts),
         )
         return replace(
-            self.predictor, setup=setup, condition=asked.condition, shortlist=None, everyone=False
+            self.predictor,
+            setup=setup,
+            condition=asked.condition,
+            shortlist=None,
+            everyone=False,
+            callbacks=(),
         )
+
+
+def _row(result: Result, tape: DrawTape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return result.errors, tape.timesteps, tape.density, result.active
 
 
 def _finished_part(

@@ -19,6 +19,7 @@ MODULES = (
     "diffusion_classifier.backends.families.class_names",
     "diffusion_classifier.backends.families.text",
     "diffusion_classifier.backends.resolve",
+    "diffusion_classifier.callbacks",
     "diffusion_classifier.datasets",
     "diffusion_classifier.explaining",
     "diffusion_classifier.images",

@@ -15,7 +15,7 @@ FLOORS = (
     ("noise",),
     ("datasets", "images", "backends", "learner"),
     ("samplers", "pruners", "scoring"),
-    ("strategies", "race", "shortlist"),
+    ("strategies", "race", "shortlist", "callbacks"),
     ("records",),
     ("store",),
     ("estimator",),

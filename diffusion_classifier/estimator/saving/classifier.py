@@ -83,8 +83,9 @@ def write_classifier(
     fitted = learned_attributes(attributes) | {name: attributes[name] for name in UNDERSCORED}
     del fitted["backend_"]
     check_fitted(fitted, backend)
-    # memory is a folder of this machine
-    kept = {name: value for name, value in parameters.items() if name not in ("backend", "memory")}
+    # memory is a folder of this machine, callbacks are objects of this process
+    left_out = ("backend", "memory", "callbacks")
+    kept = {name: value for name, value in parameters.items() if name not in left_out}
     kept["shortlist"] = without_proposer(kept["shortlist"])
     if "shortlist_" in fitted:
         fitted["shortlist_"] = without_proposer(fitted["shortlist_"])
