@@ -28,6 +28,7 @@ _CPU_BATCH_ELEMENTS = 2**15
 _GPU_BATCH_ELEMENTS = 2**20
 # A batch this many times shorter than a full one is short. Where a call costs as much as 7 rows, as
 # on a CPU, races of few images that fill half a batch took 0.6 to 0.95 of the time of others.
+_SHORT = 4  # a full batch of a compiled network is this many times as long as a short one
 _CPU_FEW, _GPU_FEW = 2, 4
 _MAX_BATCH = 512
 _BATCHES_PER_STEP = 8
@@ -45,9 +46,9 @@ class BatchSize:
     padded_to_full : bool, default=False
         Whether short batches are padded to ``rows``. On a CPU, the results of a row are then
         bit-identical whatever else is in the batch.
-    padded_to_power : bool, default=False
-        Whether short batches are padded to a power of two, for networks that are compiled anew for
-        every number of rows. Padding of small batches costs a quarter of their time on average.
+    two_lengths : bool, default=False
+        Whether batches are padded to ``rows`` or a quarter of it, for networks that are compiled
+        anew for every number of rows, which takes a minute or so.
     few_rows : int, default=0
         Number of rows that take little longer than a single one.
     """
@@ -57,12 +58,12 @@ class BatchSize:
         rows: int,
         *,
         padded_to_full: bool = False,
-        padded_to_power: bool = False,
+        two_lengths: bool = False,
         few_rows: int = 0,
     ) -> None:
         self.rows = rows
         self.padded_to_full = padded_to_full
-        self.padded_to_power = padded_to_power
+        self.two_lengths = two_lengths
         self._few_rows = few_rows
         self._larger: list[int] = []  # the sizes that were halved, in this order
         self._n_successes = 0  # since the size last changed
@@ -100,7 +101,7 @@ class BatchSize:
         budget = _CPU_BATCH_ELEMENTS if on_cpu else _GPU_BATCH_ELEMENTS
         rows = min(_MAX_BATCH, max(1, 2 ** round(math.log2(budget / n_elements))))
         few_rows = rows // (_CPU_FEW if on_cpu else _GPU_FEW)
-        return cls(rows, padded_to_power=compiled, few_rows=few_rows)
+        return cls(rows, two_lengths=compiled, few_rows=few_rows)
 
     @classmethod
     def of_encoder(cls, batch_size: BatchSizeOption = "auto") -> BatchSize:
@@ -125,7 +126,7 @@ class BatchSize:
 
         Batches without padding are of equal length, so that the last one is not a short one.
         """
-        if self.padded_to_full or self.padded_to_power:
+        if self.padded_to_full or self.two_lengths:
             return min(n_left, most)
         n_batches = -(-n_left // most)
         return -(-n_left // n_batches)
@@ -134,8 +135,9 @@ class BatchSize:
         """Return the padded length of a batch of ``n_rows`` rows."""
         if self.padded_to_full:
             return self.rows
-        if self.padded_to_power and n_rows < self.rows:
-            return 2 ** math.ceil(math.log2(n_rows))
+        if self.two_lengths:
+            short = -(-self.rows // _SHORT)
+            return short if n_rows <= short else self.rows
         return n_rows
 
     def attempt(self, call: Callable[[int], Output]) -> Output:
