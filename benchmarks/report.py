@@ -7,24 +7,20 @@ import sys
 
 import numpy as np
 
-BOOTSTRAP = 1000  # number of resamples
-BINS = 15  # number of bins of the calibration error
+from diffusion_classifier.evaluation.metrics import N_BINS, image_scores
+from diffusion_classifier.evaluation.metrics import calibration_error as calibration_error
+from diffusion_classifier.utils.intervals import N_RESAMPLES, bootstrap
 
-
-def calibration_error(confidence, right):
-    """Compute the expected calibration error over BINS bins of equal width."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=BINS)
-    return np.abs(gaps).sum() / len(right)
+BOOTSTRAP = N_RESAMPLES
+BINS = N_BINS  # of the calibration error
 
 
 def probability_figures(log_proba, columns):
     """Compute log-loss, Brier score, confidence and correctness of each image."""
-    proba = np.exp(log_proba)
-    hot = np.eye(proba.shape[1])[columns]
+    proba, scores = np.exp(log_proba), image_scores(log_proba, columns)
     return {
-        "log_loss": -log_proba[np.arange(len(columns)), columns],
-        "brier": ((proba - hot) ** 2).sum(1),
+        "log_loss": scores.log_loss,
+        "brier": scores.brier,
         "confidence": proba.max(1),
         "right": proba.argmax(1) == columns,
     }
@@ -47,17 +43,7 @@ def interval(figure, *columns, clusters=None, seed=0):
     list of float
         The figure, and the interval's lower and upper end.
     """
-    rng = np.random.default_rng(seed)
-    columns = [np.asarray(column) for column in columns]
-    n = len(columns[0])
-    labels = np.arange(n) if clusters is None else np.asarray(clusters)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    values = []
-    for _ in range(BOOTSTRAP):
-        picks = rng.integers(len(members), size=len(members))
-        rows = np.concatenate([members[pick] for pick in picks]) if clusters is not None else picks
-        values.append(figure(*(column[rows] for column in columns)))
-    return [float(figure(*columns)), *np.quantile(values, [0.025, 0.975]).tolist()]
+    return list(bootstrap(figure, *columns, clusters=clusters, seed=seed))
 
 
 def as_text(value, form):

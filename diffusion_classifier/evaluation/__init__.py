@@ -6,7 +6,8 @@ and ``compare`` says whether one classifier is better than another on the same i
 
 from ..utils.intervals import Estimate, bootstrap, wilson
 from .comparison import Comparison, compare
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation
+from .measuring import evaluate
 from .metrics import calibration_error, count_answers, image_scores
 from .predictions import FIELDS, as_frame, no_prediction, predictions
 

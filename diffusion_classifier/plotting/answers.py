@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from ..errors import InputValueError
 from ..estimator.labels import read_labels
 from ..records.table import ErrorTable
+from ..utils.intervals import Estimate, wilson
 
 
 class Answers(NamedTuple):
@@ -62,7 +62,7 @@ def check_labels(y: Any, n: int) -> NDArray[Any]:
     return labels
 
 
-def share(right: NDArray[np.bool_]) -> tuple[float, float, float]:
+def share(right: NDArray[np.bool_]) -> Estimate:
     """Return the share of True, and the ends of Wilson's 95 % interval.
 
     Examples
@@ -70,5 +70,4 @@ def share(right: NDArray[np.bool_]) -> tuple[float, float, float]:
     >>> [round(end, 3) for end in share(np.array([True, True, True, False]))]
     [0.75, 0.301, 0.954]
     """
-    low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return float(right.mean()), float(low), float(high)
+    return wilson(int(right.sum()), len(right))
