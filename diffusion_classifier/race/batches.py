@@ -28,8 +28,8 @@ _CPU_BATCH_ELEMENTS = 2**15
 _GPU_BATCH_ELEMENTS = 2**20
 # A batch this many times shorter than a full one is short. Where a call costs as much as 7 rows, as
 # on a CPU, races of few images that fill half a batch took 0.6 to 0.95 of the time of others.
-_SHORT = 4  # a full batch of a compiled network is this many times as long as a short one
 _CPU_FEW, _GPU_FEW = 2, 4
+_SHORT = 4  # a full batch of a compiled network is this many times as long as a short one
 _MAX_BATCH = 512
 _BATCHES_PER_STEP = 8
 _MOST_ATTEMPTS = 5  # at a single row

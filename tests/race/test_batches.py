@@ -38,10 +38,10 @@ def test_automatic_batches_are_equally_long_and_have_no_padding():
     assert [BatchSize.of_encoder().padded(n) for n in (1, 3, 8)] == [1, 3, 8]
 
 
-def test_networks_that_are_compiled_see_few_lengths():
+def test_networks_that_are_compiled_see_two_lengths():
     compiled = BatchSize.of_network("auto", CPU, 256, compiled=True)
-    assert lengths(compiled, 260) == [(128, 0), (128, 0), (4, 0)]
-    assert [compiled.padded(n) for n in (1, 3, 64, 65, 128)] == [1, 4, 64, 128, 128]
+    assert lengths(compiled, 260) == [(128, 0), (128, 0), (4, 28)]
+    assert [compiled.padded(n) for n in (1, 3, 32, 33, 128)] == [32, 32, 32, 128, 128]
 
 
 def test_a_batch_size_that_the_user_set_is_always_filled():
