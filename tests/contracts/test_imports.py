@@ -6,7 +6,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SLOW = ("diffusers", "transformers", "matplotlib", "pandas", "safetensors", "huggingface_hub")
+SLOW = {
+    "diffusers", "transformers", "matplotlib", "pandas", "safetensors", "huggingface_hub",
+    "typer", "rich", "yaml",
+}  # fmt: skip
 CODE = """
 import sys
 import sklearn, torch, sklearn.base, sklearn.datasets, sklearn.model_selection, torch.utils.data
@@ -42,4 +45,6 @@ def test_the_core_installation_is_small():
         "pillow",
         "tqdm",
         "typer",
+        "rich",
+        "pyyaml",
     }

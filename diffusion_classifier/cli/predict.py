@@ -1,0 +1,111 @@
+"""``predict``: the class of each image, printed or as CSV, JSON or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..evaluation import predictions
+from ..images import read_images
+from .inputs import find_images, read_labels, shard_of
+from .options import (
+    BatchSizeOption,
+    Config,
+    Device,
+    Dtype,
+    JsonFile,
+    Labels,
+    LabelsFile,
+    MaxMinutes,
+    Memory,
+    Model,
+    OnErrorOption,
+    PromptOption,
+    PrunerOption,
+    Quiet,
+    Seed,
+    Shard,
+    Top,
+    make_classifier,
+    settings_of,
+)
+from .outputs import check_writable, document, shown, to_csv, to_json, write, write_settings
+from .running import finish, in_blocks, progress
+from .shell import usage
+
+
+def predict(
+    ctx: typer.Context,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders or globs; - reads a list of files from stdin."),
+    ] = None,
+    labels: Labels = None,
+    labels_file: LabelsFile = None,
+    model: Model = None,
+    prompt: PromptOption = None,
+    top: Top = 5,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
+    json_file: JsonFile = None,
+    jsonl_file: Annotated[
+        Path | None, typer.Option("--jsonl", help="Write one JSON object per line and image.")
+    ] = None,
+    memory: Memory = None,
+    on_error: OnErrorOption = "raise",
+    shard: Shard = None,
+    max_minutes: MaxMinutes = None,
+    pruner: PrunerOption = "racing",
+    batch_size: BatchSizeOption = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    config: Config = None,
+    quiet: Quiet = False,
+) -> None:
+    """Classify images: print one line per image, or write CSV, JSON or JSON lines."""
+    files = csv_file, json_file, jsonl_file
+    with usage():
+        paths = find_images(images or [])
+        paths = [paths[place] for place in shard_of(len(paths), shard)]
+        names = read_labels(labels, labels_file)
+        check_writable(*files)
+    if on_error == "raise" and paths:
+        read_images(paths).check_files()  # before anything is loaded or computed
+    clf = make_classifier(ctx, names)
+
+    def work(block: slice) -> dict[int, dict[str, Any]]:
+        found = predictions(clf, paths[block], top=top, on_error=on_error)
+        return dict(enumerate(map(_without_number, found), block.start))
+
+    def rescue(block: slice, partial: Any) -> dict[int, dict[str, Any]]:
+        done = enumerate(predictions(clf, partial, top=top, on_error="skip"), block.start)
+        return {place: record for place, record in done if record["error"] is None}
+
+    with progress(clf, len(paths), quiet):
+        outcome = in_blocks(len(paths), work, rescue, max_minutes)
+    records = {place: record for part in outcome.parts for place, record in part.items()}
+    rows = [{"image": shown(paths[place]), **record} for place, record in sorted(records.items())]
+    settings, complete = settings_of(ctx), len(rows) == len(paths)
+    if rows or not paths:  # a run that is stopped at once leaves earlier files as they are
+        result = document("predict", settings, labels=names, results=rows, complete=complete)
+        write(csv_file, to_csv(rows))
+        write(json_file, to_json(result))
+        write(jsonl_file, "".join(json.dumps(row) + "\n" for row in rows))
+        write_settings("predict", settings, *files)
+    if not (quiet or any(files)):
+        for row in rows:
+            answer = row["error"] or f"{row['label']}\t{row['probability']:.3f}"
+            typer.echo(f"{row['image']}\t{answer}")
+    skipped = any(row["error"] for row in rows)
+    finish(outcome, len(rows), len(paths), memory, skipped)
+
+
+def _without_number(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove an image's number within its block from the reason; the row has its path."""
+    if record["error"]:
+        record["error"] = re.sub(r"^image \d+:? ", "", record["error"])
+    return record
