@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .._version import __version__
-from . import predict
+from . import compare, cost, evaluate, explain, info, predict
 from .shell import Exit, Shell
 
 __all__ = ["Exit", "app", "main"]
@@ -39,7 +39,15 @@ def version(
         raise typer.Exit
 
 
-app.command()(predict.predict)
+for command in (
+    predict.predict,
+    evaluate.evaluate,
+    compare.compare,
+    cost.cost,
+    info.info,
+    explain.explain,
+):
+    app.command()(command)
 
 
 def main() -> None:

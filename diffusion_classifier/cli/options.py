@@ -135,6 +135,9 @@ MaxMinutes = Annotated[
     float | None, typer.Option(min=0, help="Stop after this time, with the answers so far.")
 ]
 PrunerOption = Annotated[PrunerName, typer.Option(help="How classes that lose are dropped.")]
+MaxDraws = Annotated[
+    int | None, typer.Option(min=1, help="Budget of draws per image and class. Default: 200.")
+]
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Rows per network call. Default: automatic.")
 ]
@@ -157,7 +160,7 @@ def make_classifier(ctx: typer.Context, labels: list[str]) -> DiffusionClassifie
     """Make and fit the classifier that the options of a command describe."""
     given = ctx.params
     with usage():
-        return DiffusionClassifier(
+        clf = DiffusionClassifier(
             given["model"],
             prompts=given["prompt"] or None,
             pruner=given["pruner"],
@@ -167,4 +170,7 @@ def make_classifier(ctx: typer.Context, labels: list[str]) -> DiffusionClassifie
             memory=given.get("memory"),
             random_state=given["seed"],
             verbose=0,
-        ).fit(None, labels)
+        )
+        if given.get("max_draws") is not None:
+            clf.set_params(pruner__max_draws=given["max_draws"])
+        return clf.fit(None, labels)
