@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from ..learner import Learner
 from ..utils.constraints import MANY, Integers, Table, check_parameters
 from ..utils.display import DocumentedMixin
+from .running import RunningRounds
 
 
 class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
@@ -30,10 +31,19 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
     ----------
     max_draws : int
         Draws after which a race ends even if several classes are still active, at most 100,000.
+    incremental : bool
+        Whether :meth:`judge` does what :meth:`select` does without seeing all draws again.
     """
 
     max_draws: int
+    incremental: ClassVar[bool] = False
     _constraints: ClassVar[Table] = {"max_draws": Integers(1, MANY)}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "judge" not in own and ("select" in own or "_survivors" in own):
+            cls.incremental = False  # an inherited judge would not do what this class selects
 
     @abstractmethod
     def select(
@@ -67,6 +77,13 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         InputValueError
             If a parameter of the pruner has a value that it does not allow.
         """
+
+    def judge(self, rounds: RunningRounds, active: Tensor) -> Tensor:
+        """Select the active prompts as :meth:`select` does, from sums over rounds.
+
+        Races call it only if the pruner is ``incremental``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not incremental.")
 
     def _check(self) -> None:
         """Raise an InputValueError if a parameter has a value that it does not allow."""

@@ -45,16 +45,10 @@ from ..learner import FitRecord
 from ..utils.constraints import MANY, Booleans, Integers, Reals, Table
 from .base import BuiltInPruner, Look, Pruner
 from .null_rounds import calibrated_variance, known_enough, learn_null, screen_threshold
-from .round_tests import (
-    RoundTest,
-    Sums,
-    behind_earlier_leader,
-    first_size,
-    prior_of_rivals,
-    round_means,
-)
+from .round_tests import RoundTest, first_size, prior_of_rivals, round_means
+from .running import RunningRounds
 
-_LEAST_DIFFERENCES = 4  # before the first drop, unless a variance was learned
+LEAST_DIFFERENCES = 4  # before the first drop, unless a variance was learned
 _RARE, _RARE_IF_ROBUST = 0.09, 0.05  # probability per draw of the rarest event that must be seen
 _SCREEN_SHARE = 0.2  # of alpha, for the screen after the first round
 _LOST_SHARE = 0.9  # of the test's alpha, at most lost in simulated races of a learned variance
@@ -144,6 +138,7 @@ class RacingPruner(BuiltInPruner):
     tensor([[ True,  True, False]])
     """
 
+    incremental = True
     _constraints: ClassVar[Table] = {
         **Pruner._constraints,
         "alpha": Reals(0, 1, "neither"),
@@ -223,28 +218,29 @@ class RacingPruner(BuiltInPruner):
         return self
 
     def _survivors(self, look: Look) -> Tensor:
-        contributions, active, round_of, _ = look
-        means = round_means(contributions, round_of)
-        n_rounds = means.shape[2]
-        if active.shape[1] == 1 or n_rounds < self.min_rounds:
+        return self.judge(RunningRounds.of(look.contributions, look.round_of), look.active)
+
+    def judge(self, rounds: RunningRounds, active: Tensor) -> Tensor:
+        self._check()
+        if active.shape[1] == 1 or rounds.n_rounds < self.min_rounds:
             return active
-        learned = getattr(self, "round_size_", None) == first_size(round_of)
+        learned = getattr(self, "round_size_", None) == rounds.first_size
         screens = learned and self._may_screen(active.shape[1])
-        if n_rounds == 1:
-            return active & (_behind(means, active) <= self.screen_) if screens else active
-        sums = Sums.of(behind_earlier_leader(means))
-        rivals = active & (_behind(means, active) > 0) & (sums.squares > 0)
+        if rounds.n_rounds == 1:
+            return active & (_behind(rounds, active) <= self.screen_) if screens else active
+        sums = rounds.sums
+        rivals = active & (_behind(rounds, active) > 0) & (sums.squares > 0)
         if learned:
             variance = torch.tensor(self.deviation_**2)
             nu = torch.tensor(self.prior_rounds_)
             ready = known_enough(torch.tensor(sums.n), nu)
         else:
-            if sums.n < _LEAST_DIFFERENCES:
+            if sums.n < LEAST_DIFFERENCES:
                 return active
             variance, nu = prior_of_rivals(sums, rivals, self.prior_rounds)
-            ready = self._seen(sums.n * first_size(round_of) * rivals.sum(1, keepdim=True), _RARE)
+            ready = self._seen(sums.n * rounds.first_size * rivals.sum(1, keepdim=True), _RARE)
         if self.robust:
-            ready = ready & self._seen(torch.tensor(sums.n * first_size(round_of)), _RARE_IF_ROBUST)
+            ready = ready & self._seen(torch.tensor(sums.n * rounds.first_size), _RARE_IF_ROBUST)
         test = RoundTest(self._test_alpha(screens), self.tuned_round)
         unknown = (1 - nu / max(self.prior_rounds, 1e-12)).clamp(min=0)
         total = sums.total - unknown * test.skewness_correction(sums, variance, nu)
@@ -266,7 +262,7 @@ class RacingPruner(BuiltInPruner):
         return n_draws >= math.log(self.alpha) / math.log1p(-probability)
 
 
-def _behind(means: Tensor, active: Tensor) -> Tensor:
-    """Return how far rows are behind the leading active row, [B, P], of means [B, P, R]."""
-    losses = means.mean(2).masked_fill(~active, torch.inf)
+def _behind(rounds: RunningRounds, active: Tensor) -> Tensor:
+    """Return how far the mean of each row is behind that of the leading active row, [B, P]."""
+    losses = (rounds.totals / rounds.n_rounds).masked_fill(~active, torch.inf)
     return losses - losses.min(1, keepdim=True).values

@@ -163,7 +163,11 @@ def behind_earlier_leader(means: Tensor) -> Tensor:
     >>> behind_earlier_leader(means).tolist()
     [[[-3.0, -2.0], [3.0, 2.0], [1.0, -2.0]]]
     """
-    earlier, later = means.cumsum(2)[..., :-1], means[..., 1:]
+    return behind_leader_of(means.cumsum(2)[..., :-1], means[..., 1:])
+
+
+def behind_leader_of(earlier: Tensor, later: Tensor) -> Tensor:
+    """Subtract the leader by ``earlier`` from ``later``, both [B, P] or [B, P, R]."""
     best = earlier.masked_fill(later.isnan(), torch.inf).topk(2, dim=1, largest=False).indices
     first, second = later.gather(1, best).unbind(1)
     leads = torch.zeros_like(later, dtype=torch.bool).scatter(1, best[:, :1], True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..pruners.running import RunningRounds
 from .source import Request, Result
 from .tape import DrawTape
 
@@ -28,6 +29,8 @@ class Runner:
         Draws and rounds that were judged, or need no judgement because the pruner looks later.
     look : int
         Number of draws at which the pruner decides next.
+    sums : RunningRounds
+        Sums over the first ``n_judged`` rounds, for pruners that need no more.
     """
 
     def __init__(self, image: int, active: Tensor, log_prior: Tensor, look: int) -> None:
@@ -35,6 +38,7 @@ class Runner:
         self.log_prior = log_prior
         self.look = look
         self.n_draws = self.n_rounds = 0
+        self.n_judged, self.sums = 0, RunningRounds.none(0)
         self._n_ahead: list[int] = []  # draws of each round that is ahead
         self._n_known = 0  # draws, judged or ahead
         self._errors = torch.empty(len(active), 0)  # with room for more draws

@@ -90,6 +90,10 @@ class DrawTape:
             )
         return tape
 
+    def sizes(self, first: int, last: int) -> list[int]:
+        """Return the draws of rounds ``first`` to ``last - 1``, which were taken."""
+        return [len(draws) for draws in self._rounds[first:last]]
+
     @property
     def timesteps(self) -> Tensor:
         """Timesteps of the rounds taken so far, [J]."""
