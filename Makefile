@@ -9,7 +9,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-slow fuzz lint dist test-dist bench-accuracy bench-race train-embedded
+.PHONY: quickstart test test-slow test-browser fuzz lint dist test-dist bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-test
 # The tests that are marked as slow.
 test-slow: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m slow
+
+# Pages in headless Chromium, which must be installed.
+test-browser: $(VENV)/.installed-test
+	$(RUN) -m pytest -m browser tests/evaluation
 
 # Files, pictures and tables that are made up, from another seed each time.
 fuzz: SEED := $(shell date +%s)

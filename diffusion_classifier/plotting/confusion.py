@@ -5,9 +5,11 @@ The classes that are confused most often are shown one by one, and the others as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from ..classifier import DiffusionClassifier
@@ -95,12 +97,34 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
         InputValueError
             If y does not fit the table, or all images were skipped.
         """
-        check("max_classes", max_classes, Integers(1))
         answers = answers_of(table, y)
         labels = np.unique(np.concatenate([table.classes, answers.y]))
         counts = confusion_matrix(answers.y, answers.predicted, labels=labels)
-        names = [as_label(label) for label in labels.tolist()]
-        if len(labels) > max_classes:
+        return cls.from_counts(counts, labels.tolist(), max_classes=max_classes, **options)
+
+    @classmethod
+    def from_counts(
+        cls, counts: ArrayLike, labels: Sequence[Any], *, max_classes: int = 20, **options: Any
+    ) -> Self:
+        """Draw a confusion matrix.
+
+        Parameters
+        ----------
+        counts : array-like of shape (K, K), dtype int
+            Row: true class; column: predicted class.
+        labels : sequence of length K
+        max_classes : int, default=20
+            As in ``from_table``.
+        **options
+            Of scikit-learn's ``plot``.
+
+        Returns
+        -------
+        ConfusionDisplay
+        """
+        check("max_classes", max_classes, Integers(1))
+        counts, names = np.asarray(counts), [as_label(label) for label in labels]
+        if len(names) > max_classes:
             counts, names = _grouped(counts, names, max_classes)
         shown = {"include_values": len(names) <= _MOST_WITH_COUNTS, "cmap": "cividis"}
         if max(map(len, names)) * len(names) > 40:
