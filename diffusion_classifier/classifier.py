@@ -90,12 +90,14 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     priors : array-like of shape (n_classes,), optional
         Positive class priors in the order of ``classes_``, normalised; by default uniform.
     calibrator : None, float, str or Calibrator, default="natural"
-        Temperature of the probabilities. "natural" follows from the noise schedule and each
-        image's own errors (:mod:`diffusion_classifier.scoring.natural`). "temperature" is learned
-        from images, as is "temperature-draws", which also depends on the number of draws taken. A
-        number is the temperature; None is 1, equation 7 of the paper as printed.
+        Temperature of the probabilities. "natural" needs no data
+        (:mod:`diffusion_classifier.scoring.natural`). "temperature" is learned from images;
+        "temperature-draws" also depends on draws. A number is T itself; None is 1, as in the paper.
     n_fit_images : int, default=100
         Maximum number of images whose errors ``fit(X, y)`` records, if a strategy learns from them.
+    n_fit_samples : int, default=0
+        Number of images, 64 say, that the model draws in ``fit(None, y)`` to learn from
+        (:mod:`diffusion_classifier.estimator.self_teaching`). 0 learns nothing without images.
     image_size : int or (int, int), optional
         Height and width to resize images to, in pixels. By default the model's own.
     resize : {"crop", "pad", "squash"}, default="crop"
@@ -119,8 +121,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Folder that keeps errors, so that none is computed twice, whatever the labels, pruner or
         weighting (:mod:`diffusion_classifier.store`). Other processes may share it. Not saved.
     callbacks : list of Callback, optional
-        Objects that are told of each image's answer (:mod:`diffusion_classifier.callbacks`). Not
-        saved; clones share them.
+        Objects told of each answer (:mod:`diffusion_classifier.callbacks`). Clones share them.
 
     Attributes
     ----------
@@ -188,6 +189,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         priors: ArrayLike | None = None,
         calibrator: CalibratorName | Calibrator | float | None = "natural",
         n_fit_images: int = 100,
+        n_fit_samples: int = 0,
         image_size: int | tuple[int, int] | None = None,
         resize: ResizeMode = "crop",
         batch_size: BatchSizeOption = "auto",
@@ -209,6 +211,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         self.priors = priors
         self.calibrator = calibrator
         self.n_fit_images = n_fit_images
+        self.n_fit_samples = n_fit_samples
         self.image_size = image_size
         self.resize = resize
         self.batch_size = batch_size
@@ -283,10 +286,11 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         weights = torch.ones(backend.schedule.n_timesteps, dtype=torch.float64)
         unweighted = Scoring(weights, log_prior, question.class_of, question.reduction)
         self._scoring = unweighted  # used to record errors, before weights are learned
-        learn_strategies(strategies, X, y, self._predictor(), int(self.n_fit_images), self.seed_)
+        n_images, n_samples = int(self.n_fit_images), int(self.n_fit_samples)
+        learn_strategies(strategies, X, y, self._predictor(), n_images, self.seed_, n_samples)
         self._scoring = strategies.scoring(unweighted, backend, self.loss)
         shortlist = fit_shortlist(
-            self.shortlist, given, X, y, self._predictor(), int(self.n_fit_images), self.seed_
+            self.shortlist, given, X, y, self._predictor(), n_images, self.seed_
         )
         if shortlist is not None:
             self.shortlist_ = shortlist

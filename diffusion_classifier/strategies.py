@@ -151,4 +151,6 @@ class Strategies(NamedTuple):
         weighted = replace(unweighted, weights=weights)
         if self.calibrator is None:
             return weighted
-        return weighted.calibrated(self.calibrator.prepare(self.weighting, weights, schedule, loss))
+        if not hasattr(self.calibrator, "log_temperature_"):  # it has not learned
+            self.calibrator.prepare(self.weighting, weights, schedule, loss)
+        return weighted.calibrated(self.calibrator)

@@ -5,6 +5,8 @@ Strategies learn from this record. The temperature must suit races of *unseen* i
 record is split into folds, and each fold is raced with weights and a pruner learned from the
 other folds.
 
+Without images, the model can draw its own (:mod:`diffusion_classifier.estimator.self_teaching`).
+
 A sampler that learns is fitted first, on a *pilot* record: a quarter of the draws, at uniform
 timesteps. The main record is then made with the fitted sampler, as predictions will be.
 """
@@ -26,12 +28,19 @@ from ..learner import FitRecord
 from ..pruners.base import NoPruning, Pruner
 from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
-from ..scoring.calibration import Calibrator, temperature
+from ..scoring.calibration import (
+    Calibrator,
+    FixedCalibrator,
+    NaturalCalibrator,
+    TemperatureCalibrator,
+    temperature,
+)
 from ..shortlist.base import BaseShortlist, learn_strength
 from ..strategies import Strategies
 from ..utils.constraints import check_parameters
 from ..utils.validation import check_positive_integer
 from .predicting import ModelOf, Predictor
+from .self_teaching import draw_lesson
 
 _FOLDS = 5
 _PILOT_SHARE = 4  # the pilot record takes a quarter of the budget of draws
@@ -44,11 +53,13 @@ def learn_strategies(
     predictor: Predictor,
     n_images: int,
     seed: int,
+    n_samples: int = 0,
 ) -> None:
     """Record the errors of some images and let strategies learn from them, if any needs to.
 
-    Without images nothing is learned. A weighting, sampler or pruner that needs to learn raises
-    later, when it is used.
+    Without images, strategies learn from those that the model draws, if it shall draw any. Else
+    nothing is learned. A weighting, sampler or pruner that needs to learn raises later, when it is
+    used.
 
     Parameters
     ----------
@@ -63,30 +74,51 @@ def learn_strategies(
         Maximum number of images to record.
     seed : int
         Seed of the choice of images and of the folds.
+    n_samples : int, default=0
+        Number of images to draw if X is None. Then also strategies that can do without learn.
 
     Raises
     ------
     InputValueError
         If a calibrator has no images to learn from.
     """
+    if X is None and n_samples:
+        lesson = draw_lesson(predictor, n_samples, seed)
+        return _learn_from_images(
+            strategies, lesson.images, lesson.true_class, lesson.predictor, seed, are_drawn=True
+        )
     if not strategies.needs_record:
-        return
+        return None
     if X is None:
         if strategies.learned_calibrator is not None:
             raise InputValueError(
                 f"calibrator={strategies.calibrator!r} learns from labelled images; call "
-                'fit(X, y), or set calibrator="natural", which needs none.'
+                "fit(X, y), set n_fit_samples=64 to learn from images that the model draws, or set "
+                'calibrator="natural", which needs none.'
             )
-        return
+        return None
     chosen = choose_images(y, n_images, seed)
-    images, true_class = X[chosen], np.unique(y, return_inverse=True)[1][chosen]
+    true_class = np.unique(y, return_inverse=True)[1][chosen]
+    return _learn_from_images(strategies, X[chosen], true_class, predictor, seed)
+
+
+def _learn_from_images(
+    strategies: Strategies,
+    images: Any,
+    true_class: NDArray[Any],
+    predictor: Predictor,
+    seed: int,
+    are_drawn: bool = False,
+) -> None:
+    """Record the errors of images and let all strategies learn from them."""
     budget = predictor.pruner.max_draws
     if strategies.sampler.needs_record:
         pilot = NoPruning(max(budget // _PILOT_SHARE, 2))
+        budget -= pilot.max_draws if are_drawn else 0  # the budget of drawn images is a total
         table = record(replace(predictor, pruner=pilot, sampler=StratifiedSampler()), images)
         strategies.sampler.learn(*_learn_weights(strategies, table, true_class))
     table = record(replace(predictor, pruner=NoPruning(budget)), images)
-    learn_from_table(strategies, table, true_class, seed)
+    learn_from_table(strategies, table, true_class, seed, are_drawn=are_drawn)
 
 
 def record(predictor: Predictor, X: Any) -> ErrorTable:
@@ -98,9 +130,16 @@ def record(predictor: Predictor, X: Any) -> ErrorTable:
 
 
 def learn_from_table(
-    strategies: Strategies, table: ErrorTable, true_class: NDArray[Any], seed: int
+    strategies: Strategies,
+    table: ErrorTable,
+    true_class: NDArray[Any],
+    seed: int,
+    *,
+    are_drawn: bool = False,
 ) -> None:
     """Fit weighting, pruner and calibrator on a full table; ``seed`` determines the folds.
+
+    From images that the model drew itself, calibrators learn only to be less sure.
 
     Raises
     ------
@@ -108,7 +147,9 @@ def learn_from_table(
         If the table is not full, that is, errors are missing.
     """
     strategies.pruner.learn(*_learn_weights(strategies, table, true_class))
-    if strategies.learned_calibrator is not None:
+    if are_drawn:
+        _learn_humility(strategies, table, true_class, seed)
+    elif strategies.learned_calibrator is not None:
         _learn_temperature(strategies, strategies.learned_calibrator, table, true_class, seed)
 
 
@@ -152,6 +193,38 @@ def _learn_temperature(
             np.concatenate(losses), np.concatenate(n_draws), true_class[order], log_prior
         )
         log_temperature = calibrator.log_temperature_
+
+
+def _learn_humility(
+    strategies: Strategies, table: ErrorTable, true_class: NDArray[Any], seed: int
+) -> None:
+    """Raise the natural temperature by as much as the model misjudges its own drawings.
+
+    It is never lowered: a model recognises its own drawings more easily than real images.
+    """
+    calibrator = strategies.calibrator
+    if calibrator is None or isinstance(calibrator, FixedCalibrator):
+        return
+    natural = NaturalCalibrator()
+    losses, n_draws, order = [], [], []
+    for held_out in _folds(true_class, seed):
+        pruner, weights = _learned_without(strategies, held_out, table, true_class)
+        natural.prepare(strategies.weighting, weights, table.schedule, table.loss)
+        scoring = replace(table.scoring, weights=weights).calibrated(natural)
+        raced = table[held_out].race(pruner, scoring)
+        losses.append((scoring.log_prior - raced.log_posterior()).numpy())  # doubted, in nats
+        n_draws.append(raced.n_draws.max(1))
+        order.append(held_out)
+    own = TemperatureCalibrator().learn(
+        np.concatenate(losses),
+        np.concatenate(n_draws),
+        true_class[np.concatenate(order)],
+        table.scoring.log_prior.numpy(),
+    )
+    weights = strategies.weighting.weights(table.schedule, table.prediction_type)
+    natural.prepare(strategies.weighting, weights, table.schedule, table.loss)
+    level = natural.log_temperature_[0] + max(own.log_temperature_[0], 0.0)
+    calibrator.log_temperature_, calibrator.unit_ = (level, 0.0), natural.unit
 
 
 def _learned_without(

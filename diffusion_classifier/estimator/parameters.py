@@ -41,6 +41,7 @@ class ClassifierParameters(BaseEstimator):
         "prompt_reduction": Options(*PROMPT_REDUCTIONS, "embedding"),
         "priors": Arrays(0) | None,
         "n_fit_images": Integers(1, 10**9),
+        "n_fit_samples": Integers(0, 10**6),
         "image_size": _SIDES | Sequences(_SIDES, length=2) | None,
         "resize": Options(*RESIZE_MODES),
         "batch_size": Options("auto") | Integers(1, MANY),

@@ -59,7 +59,8 @@ class Calibrator(DocumentedMixin, BaseEstimator, ABC):
     needs_record : bool, default=True
         Class attribute: whether ``learn`` needs the races of labelled images.
     unit : {"given", "nats", "natural"}
-        Where T comes from; images multiply a natural T by their doubt.
+        Where T comes from; images multiply a natural T by their doubt. It is ``unit_`` if that
+        was set.
     log_temperature_ : tuple of (float, float)
         Learned coefficients ``(a, b)`` of ``log T = a + b log n``, for a race of n draws.
     """
@@ -67,11 +68,12 @@ class Calibrator(DocumentedMixin, BaseEstimator, ABC):
     needs_record: ClassVar[bool] = True
     _constraints: ClassVar[Table] = {}
     log_temperature_: tuple[float, float]
+    unit_: Unit
 
     @property
     def unit(self) -> Unit:
         """Where T comes from: "given" unless it is natural."""
-        return "given"
+        return getattr(self, "unit_", "given")
 
     def prepare(
         self, weighting: Weighting, weights: Tensor, schedule: NoiseSchedule, loss: str
@@ -155,12 +157,6 @@ class NaturalCalibrator(Calibrator):
     """
 
     needs_record = False
-    unit_: Unit
-
-    @property
-    def unit(self) -> Unit:
-        """Where T comes from: "natural", or "nats" if losses are in nats as they are."""
-        return self.unit_
 
     def prepare(
         self, weighting: Weighting, weights: Tensor, schedule: NoiseSchedule, loss: str

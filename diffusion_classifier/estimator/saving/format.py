@@ -23,7 +23,7 @@ from ...learner import Profile
 from ...noise.schedule import NoiseSchedule
 from ...pruners import Pruner, RacingPruner, RiskControlledPruner, ThresholdPruner
 from ...samplers import ImportanceSampler, Sampler
-from ...scoring import Calibrator, NaturalCalibrator, Scoring, Weighting
+from ...scoring import Calibrator, Scoring, Weighting
 from ...scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS
 from ...scoring.natural import UNITS
 from ...scoring.weighting import FittedWeighting
@@ -177,8 +177,7 @@ ARGUMENTS: dict[type, Table] = {  # of constructors that keep what they are give
 }
 LATER_ARGUMENTS = ("unit",)  # files of earlier releases lack them
 LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or base class
-    Calibrator: {"log_temperature_": _LOG_TEMPERATURE},
-    NaturalCalibrator: {"unit_": Options(*UNITS)},
+    Calibrator: {"log_temperature_": _LOG_TEMPERATURE, "unit_": Options(*UNITS)},
     BaseShortlist: {"prior_strength_": Reals(0)},
     ClipShortlist: {
         "text_features_": Numbers("float32", 2),
@@ -214,7 +213,7 @@ LEARNED: dict[type, Table] = {  # attributes that fit or learn sets, by class or
         "class_rotations_": Numbers("float64", 3) | None,
     },
 }
-LATER_LEARNED = ("screen_", "screened_rivals_")  # files of earlier releases lack them
+LATER_LEARNED = ("screen_", "screened_rivals_", "unit_")  # files of earlier releases lack them
 
 
 def check_keys(name: str, entries: Any, known: Collection[str]) -> None:
