@@ -70,13 +70,7 @@ class Question:
         UserWarning
             If labels are numbers but the model reads text, or it reads several labels alike.
         """
-        made = make_prompts(
-            classes,
-            prompts,
-            backend.default_template,
-            indices=backend.knows_class_indices,
-            articles=backend.known_words is None or "an" in backend.known_words,
-        )
+        made = prompts_of(classes, prompts, backend)
         if backend.text_conditional and not isinstance(prompts, dict):
             warn_of_numbers(classes, made[0][0])
         class_of = np.repeat(np.arange(len(classes)), [len(p) for p in made])
@@ -190,3 +184,14 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
     mean = (values.double() * has_token).sum(0) / n.clamp(min=1)
     # what no prompt reads there is kept, as networks may normalise it
     return mean.where(n > 0, values.double().mean(0)).to(values.dtype)
+
+
+def prompts_of(classes: NDArray[Any], prompts: Any, backend: Backend) -> list[list[str]]:
+    """Make the prompts of classes as a backend reads them."""
+    return make_prompts(
+        classes,
+        prompts,
+        backend.default_template,
+        indices=backend.knows_class_indices,
+        articles=backend.known_words is None or "an" in backend.known_words,
+    )

@@ -160,5 +160,21 @@ def _finite(value: float) -> float | None:
 
 
 def no_prediction(reason: str) -> dict[str, Any]:
-    """Return the record of an image without an answer."""
+    """Return the record of an image without an answer.
+
+    Parameters
+    ----------
+    reason : str
+        Why there is none.
+
+    Returns
+    -------
+    dict
+        With the keys of ``FIELDS``.
+
+    Examples
+    --------
+    >>> no_prediction("image 0 is damaged.")["error"]
+    'image 0 is damaged.'
+    """
     return {**dict.fromkeys(FIELDS), "error": reason}
