@@ -74,8 +74,8 @@ def natural_temperature(
     >>> from diffusion_classifier.scoring import UniformWeighting
     >>> schedule = NoiseSchedule.flow(1000)
     >>> uniform = UniformWeighting()
-    >>> round(natural_temperature(uniform, uniform.weights(schedule, "flow"), schedule), 3)
-    0.188
+    >>> round(natural_temperature(uniform, uniform.weights(schedule, "flow"), schedule), 2)
+    0.19
     """
     if unit_of(weighting, loss) == "nats":
         return 1.0

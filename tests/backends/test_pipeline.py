@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends import pipeline as pipeline_module
+from diffusion_classifier.backends import pretrained as pretrained_module
 from diffusion_classifier.noise import PREDICTION_TYPES, NoiseSchedule, noise_errors
 from tests.support.pipelines import (
     IMAGE_SIZE,
@@ -336,13 +337,13 @@ def test_a_pickle_holds_no_weights_and_loads_them_once_on_first_use(tmp_path, im
     data = pickle.dumps(backend)
     assert len(data) < 30_000 and b"secret" not in data
 
-    loads, load = [], pipeline_module.load_pipeline
+    loads, load = [], pretrained_module.load_pipeline
 
     def counted(origin):
         loads.append(origin)
         return load(origin)
 
-    monkeypatch.setattr(pipeline_module, "load_pipeline", counted)
+    monkeypatch.setattr(pretrained_module, "load_pipeline", counted)
     first, second = pickle.loads(data), pickle.loads(data)
     assert first.prediction_type == "v_prediction" and first.image_size == IMAGE_SIZE
     assert repr(first) == repr(backend) and first.get_params()["pipeline"] is None

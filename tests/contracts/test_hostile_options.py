@@ -32,7 +32,8 @@ MEANS, VARIANCES = [[[0.0, 0.0]], [[3.0, 3.0]]], 0.1
 # What the documentation allows of the values above, by option.
 ALLOWED = {
     "antithetic": [True],
-    "calibrator": [None],
+    "calibrator": [None, 1.5, 1e30, 10**30],
+    "callbacks": [None, []],
     # A scalar makes the components of a mixture isotropic.
     "covariances": [1.5, 1e30, 10**30, 0, np.array([0.5, 2.0])],
     "image_size": [None],
@@ -41,15 +42,18 @@ ALLOWED = {
     "priors": [None, np.array([0.5, 2.0])],
     "prior_images": [0, 1.5, 1e30, 10**30],
     "prior_rounds": [0, 1.5],
+    "n_fit_samples": [0],
     "noise": [None, np.array([0.5, 2.0])],
     "prompts": [None],
     "proposal": [None],
     "pruner": [None],
     "random_state": [None, 0],
     "reg_param": [0],
+    "robust": [True],
     "FixedDraws.round_size": [None],
     "sampler": [None],
     "schedule": [None],
+    "shortlist": [None],
     "stratified": [True],
     "threshold": [None, 0, 1.5, 1e30, 10**30],
     "error": [0],

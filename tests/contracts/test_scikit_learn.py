@@ -29,7 +29,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from diffusion_classifier import DiffusionClassifier, as_images
-from diffusion_classifier.backends import load_embedded, pipeline
+from diffusion_classifier.backends import load_embedded, pretrained
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from tests.support.image_examples import Column, Labelled, objects
@@ -67,13 +67,13 @@ def latents():
 def loads(monkeypatch, empty_model_cache):
     """Origins of the pipelines loaded, from an empty cache on."""
     found = []
-    load = pipeline.load_pipeline
+    load = pretrained.load_pipeline
 
     def counted(origin):
         found.append(origin)
         return load(origin)
 
-    monkeypatch.setattr(pipeline, "load_pipeline", counted)
+    monkeypatch.setattr(pretrained, "load_pipeline", counted)
     return found
 
 
