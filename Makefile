@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
+PARALLEL := -n auto --maxprocesses 4
 
 .PHONY: quickstart test test-slow test-browser fuzz lint dist test-dist bench-accuracy bench-race train-embedded
 
@@ -15,7 +16,7 @@ quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
 
 test: $(VENV)/.installed-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 # The tests that are marked as slow.
 test-slow: $(VENV)/.installed-dev
@@ -48,7 +49,7 @@ test-dist: dist
 	rm -r build/dist/diffusion_classifier
 	$(PYTHON) -m venv build/dist/.venv
 	build/dist/.venv/bin/python -m pip install -c $(CONSTRAINTS) "$$(ls dist/*.whl)[dev]"
-	cd build/dist && .venv/bin/python -m pytest tests
+	cd build/dist && .venv/bin/python -m pytest $(PARALLEL) tests
 
 bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py
@@ -61,6 +62,7 @@ bench-race: $(VENV)/.installed-test
 	$(RUN) benchmarks/limit.py
 	$(RUN) benchmarks/trials.py
 	$(RUN) benchmarks/calibration.py
+	$(RUN) benchmarks/rejection.py
 
 train-embedded: $(VENV)/.installed-test
 	$(RUN) examples/train_embedded.py --output build/scenes
