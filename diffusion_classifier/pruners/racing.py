@@ -222,31 +222,35 @@ class RacingPruner(BuiltInPruner):
 
     def judge(self, rounds: RunningRounds, active: Tensor) -> Tensor:
         self._check()
-        if active.shape[1] == 1 or rounds.n_rounds < self.min_rounds:
+        if active.shape[1] == 1:
             return active
         learned = getattr(self, "round_size_", None) == rounds.first_size
         screens = learned and self._may_screen(active.shape[1])
-        if rounds.n_rounds == 1:
-            return active & (_behind(rounds, active) <= self.screen_) if screens else active
+        behind = _behind(rounds, active)
+        kept = active & ~self._worse(rounds, active & (behind > 0), learned, screens)
+        if screens:
+            kept = torch.where(rounds.n_rounds == 1, active & (behind <= self.screen_), kept)
+        return torch.where(rounds.n_rounds < self.min_rounds, active, kept)
+
+    def _worse(self, rounds: RunningRounds, rivals: Tensor, learned: bool, screens: bool) -> Tensor:
+        """Return which rivals [B, P] the repeated test finds worse than the leader."""
         sums = rounds.sums
-        rivals = active & (_behind(rounds, active) > 0) & (sums.squares > 0)
+        rivals = rivals & (sums.squares > 0)
+        n_draws = sums.n * rounds.first_size
         if learned:
             variance = torch.tensor(self.deviation_**2)
             nu = torch.tensor(self.prior_rounds_)
-            ready = known_enough(torch.tensor(sums.n), nu)
+            ready = known_enough(sums.n, nu)
         else:
-            if sums.n < LEAST_DIFFERENCES:
-                return active
             variance, nu = prior_of_rivals(sums, rivals, self.prior_rounds)
-            ready = self._seen(sums.n * rounds.first_size * rivals.sum(1, keepdim=True), _RARE)
+            ready = self._seen(n_draws * rivals.sum(1, keepdim=True), _RARE)
+            ready = ready & (sums.n >= LEAST_DIFFERENCES)
         if self.robust:
-            ready = ready & self._seen(torch.tensor(sums.n * rounds.first_size), _RARE_IF_ROBUST)
+            ready = ready & self._seen(n_draws, _RARE_IF_ROBUST)
         test = RoundTest(self._test_alpha(screens), self.tuned_round)
         unknown = (1 - nu / max(self.prior_rounds, 1e-12)).clamp(min=0)
         total = sums.total - unknown * test.skewness_correction(sums, variance, nu)
-        n = torch.tensor(sums.n, dtype=torch.float64)
-        worse = test.rejects(n, total, sums.squares, variance, nu)
-        return active & ~(worse & rivals & ready)
+        return test.rejects(sums.n, total, sums.squares, variance, nu) & rivals & ready
 
     def _may_screen(self, n_prompts: int) -> bool:
         """Return whether races of this many prompts are screened after the first round."""

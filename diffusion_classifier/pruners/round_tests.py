@@ -46,9 +46,9 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 class Sums(NamedTuple):
-    """Sums over the n differences of each class, [B, P] each."""
+    """Sums over the n differences of each class, [B, P] each; n is a number, or [B, 1]."""
 
-    n: int
+    n: Tensor
     total: Tensor
     squares: Tensor
     cubes: Tensor
@@ -58,7 +58,7 @@ class Sums(NamedTuple):
         """Sum differences [B, P, n]."""
         squares = differences**2
         return cls(
-            differences.shape[2],
+            torch.tensor(differences.shape[2], dtype=torch.float64),
             differences.sum(2),
             squares.sum(2),
             (squares * differences).sum(2),
@@ -109,12 +109,10 @@ class RoundTest(NamedTuple):
         z^2 is clipped, because the correction is accurate only near the null hypothesis.
         """
         n = sums.n
-        if n < 3:
-            return torch.zeros_like(sums.total)
         spread = ((n - 1) * sums.variance + nu * variance) / (n + nu - 1)
-        most = 2 * self.bound(torch.tensor(n, dtype=torch.float64))
-        z2 = (sums.total**2 / (n * spread)).clamp(max=most)
-        return (-sums.third_moment.clamp(max=0) / spread * (1 + 2 * z2) / 6).nan_to_num(0.0)
+        z2 = (sums.total**2 / (n * spread)).clamp(max=2 * self.bound(n))
+        correction = -sums.third_moment.clamp(max=0) / spread * (1 + 2 * z2) / 6
+        return correction.nan_to_num(0.0).where(n >= 3, 0.0)
 
 
 def prior_of_rivals(sums: Sums, rivals: Tensor, most: float) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ _FIELDS = 5
 
 
 class RunningRounds(NamedTuple):
-    """Sums over the rounds of B images that took the same rounds.
+    """Sums over the first rounds of a race, for B images; each may have taken another number.
 
     Attributes
     ----------
@@ -27,23 +27,21 @@ class RunningRounds(NamedTuple):
         For each prompt: the sum of its round means; the sums of its differences to the leader
         before each round, of their squares and of their cubes; and the mean of a last round that is
         shorter than the one before, which counts only if another follows.
-    n_rounds : int
-        Rounds in the sums.
-    first_size, last_size : int
-        Draws of the first and last round.
-    is_last_short : bool
+    counts : Tensor of shape (B, 3), dtype int64
+        For each image: rounds in the sums, draws of the last round, and 1 if that is short, else 0.
+    first_size : int
+        Draws of the first round.
     """
 
     values: Tensor
-    n_rounds: int = 0
+    counts: Tensor
     first_size: int = 0
-    last_size: int = 0
-    is_last_short: bool = False
 
     @classmethod
     def none(cls, n_prompts: int) -> Self:
         """Return the sums of one image without any round."""
-        return cls(torch.zeros(1, _FIELDS, n_prompts, dtype=torch.float64))
+        values = torch.zeros(1, _FIELDS, n_prompts, dtype=torch.float64)
+        return cls(values, torch.zeros(1, 3, dtype=torch.int64))
 
     @classmethod
     def of(cls, contributions: Tensor, round_of: Tensor) -> Self:
@@ -55,7 +53,13 @@ class RunningRounds(NamedTuple):
         if n_prompts > 1:
             sums = Sums.of(behind_earlier_leader(means))
             values[:, 1:4] = torch.stack([sums.total, sums.squares, sums.cubes], 1)
-        return cls(values, n_rounds, first_size(round_of))
+        size = first_size(round_of)
+        return cls(values, torch.tensor([[n_rounds, size, 0]]).expand(n_images, 3), size)
+
+    @property
+    def n_rounds(self) -> Tensor:
+        """Rounds in the sums, [B, 1]."""
+        return self.counts[:, :1]
 
     @property
     def totals(self) -> Tensor:
@@ -65,7 +69,7 @@ class RunningRounds(NamedTuple):
     @property
     def sums(self) -> Sums:
         """Sums over the differences to the leader before each round."""
-        return Sums(self.n_rounds - 1, *self.values[:, 1:4].unbind(1))
+        return Sums(self.n_rounds.double() - 1, *self.values[:, 1:4].unbind(1))
 
     def after(self, contributions: Tensor, sizes: Sequence[int]) -> Self:
         """Return the sums after further rounds, of the contributions [B, P, sum(sizes)]."""
@@ -75,33 +79,38 @@ class RunningRounds(NamedTuple):
         return state
 
     def _after_round(self, means: Tensor, size: int) -> Self:
-        state = self
-        if self.is_last_short:
-            state = self._with(self.values[:, 4])
-        if size < self.last_size:
-            values = torch.cat([state.values[:, :4], means[:, None]], 1)
-            return state._replace(values=values, last_size=size, is_last_short=True)
-        state = state._with(means)
-        return state._replace(
-            first_size=self.first_size or size, last_size=size, is_last_short=False
-        )
+        before, last_size, was_short = self.counts.unbind(1)
+        values = self._with(self.values[:, 4], was_short) if was_short.any() else self.values
+        is_short = (size < last_size).long()
+        counts = torch.stack([before + was_short, torch.full_like(last_size, size), is_short], 1)
+        values = self._replace(values=values, counts=counts)._with(means, 1 - is_short)
+        values[:, 4] = means
+        counts[:, 0] += 1 - is_short
+        return self._replace(values=values, counts=counts, first_size=self.first_size or size)
 
-    def _with(self, means: Tensor) -> Self:
-        """Return the sums with one more round."""
-        added = torch.zeros_like(self.values)
-        added[:, 0] = means
-        if self.n_rounds and means.shape[1] > 1:
+    def _with(self, means: Tensor, counted: Tensor) -> Tensor:
+        """Return the values with one more round, for images where it is counted, [B]."""
+        values = self.values.clone()
+        values[:, 0] += means
+        if means.shape[1] > 1:
             differences = behind_leader_of(self.totals, means)
-            added[:, 1] = differences
-            added[:, 2] = differences**2
-            added[:, 3] = added[:, 2] * differences
-        return self._replace(values=self.values + added, n_rounds=self.n_rounds + 1)
+            differences.masked_fill_(self.n_rounds == 0, 0)
+            squares = differences**2
+            values[:, 1] += differences
+            values[:, 2] += squares
+            values[:, 3] += squares * differences
+        return values if counted.all() else values.where(counted[:, None, None] == 1, self.values)
 
     @classmethod
     def join(cls, states: Sequence[Self]) -> Self:
-        """Join the sums of images that took the same rounds."""
-        return states[0]._replace(values=torch.cat([state.values for state in states]))
+        """Join the sums of images of one race."""
+        return cls(
+            torch.cat([state.values for state in states]),
+            torch.cat([state.counts for state in states]),
+            max(state.first_size for state in states),
+        )
 
     def split(self) -> list[Self]:
         """Return the sums of each image."""
-        return [self._replace(values=values) for values in self.values.split(1)]
+        parts = zip(self.values.split(1), self.counts.split(1), strict=True)
+        return [self._replace(values=values, counts=counts) for values, counts in parts]

@@ -132,7 +132,7 @@ class Engine:
         self._on_evaluations(len(errors))
         parts = errors.split([request.n_rows for request in requests])
         return [
-            part.view(request.n_draws, len(request.prompts)).T
+            part.view(-1, request.n_prompts).T
             for part, request in zip(parts, requests, strict=True)
         ]
 
@@ -270,9 +270,14 @@ class _Rows:
     @classmethod
     def of(cls, requests: Sequence[Request], device: torch.device) -> _Rows:
         """List all rows of the requests, draw-major within an image."""
-        n_prompts = [len(request.prompts) for request in requests for _ in range(request.n_draws)]
-        pair = torch.arange(len(n_prompts)).repeat_interleave(torch.tensor(n_prompts))
-        prompt = torch.cat([request.prompts.repeat(request.n_draws) for request in requests])
+        # No operation per request: a step has hundreds of them, of few rows each.
+        n_prompts = torch.tensor([request.n_prompts for request in requests])
+        n_draws = torch.tensor([request.n_draws for request in requests])
+        counts = n_prompts.repeat_interleave(n_draws)  # of each pair
+        pair = torch.arange(len(counts)).repeat_interleave(counts)
+        first = (n_prompts.cumsum(0) - n_prompts).repeat_interleave(n_draws) - counts.cumsum(0)
+        place = torch.arange(len(pair)) + (first + counts)[pair]
+        prompt = torch.cat([request.prompts for request in requests])[place]
         return cls(*(part.to(device, non_blocking=True) for part in (pair, prompt)))
 
     def __len__(self) -> int:

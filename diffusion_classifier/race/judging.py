@@ -43,58 +43,66 @@ class Judge:
         return done
 
     def _look(self, looking: Sequence[Runner]) -> list[Runner]:
-        """Let the pruner decide, in groups with the same number of draws."""
-        groups: dict[tuple[int, int], list[Runner]] = {}
+        """Let the pruner decide, for as many images at once as it can; return those decided."""
+        groups: dict[tuple[int, ...], list[Runner]] = {}
         for runner in looking:
-            groups.setdefault((runner.n_draws, runner.n_judged), []).append(runner)
-        over = []
-        for (n_draws, _), group in groups.items():
-            over += self._judge(group, n_draws)
-        return over
+            groups.setdefault(self._kind(runner), []).append(runner)
+        decided = []
+        for kind, group in groups.items():
+            active = self._scoring.contenders(torch.stack([runner.active for runner in group]))
+            if self._is_incremental:
+                kept = self._judge_sums(group, active, kind)
+            else:
+                kept = self._judge_draws(group, active)
+            decided += self._keep(group, self._scoring.prompts(kept))
+        return decided
 
-    def _judge(self, group: list[Runner], n_draws: int) -> list[Runner]:
-        scoring = self._scoring
-        active = scoring.contenders(torch.stack([runner.active for runner in group]))
+    def _kind(self, runner: Runner) -> tuple[int, ...]:
+        """Return what images that are judged in one call have in common.
+
+        For sums, it is the sizes of the rounds to add to them; else all draws.
+        """
         if self._is_incremental:
-            kept = self._judge_sums(group, active)
-        else:
-            kept = self._pruner.select(
-                self._contributions(group, 0, n_draws),
-                active,
-                self._tape.round_of[:n_draws],
-                None if scoring.races_classes else scoring.class_of,
-            )
-        look = self._pruner.next_look(n_draws)
-        active = scoring.prompts(kept)
+            return self._tape.sizes(runner.n_judged, runner.n_rounds)
+        return (runner.n_draws,)
+
+    def _judge_draws(self, group: list[Runner], active: Tensor) -> Tensor:
+        """Judge images by their contributions on all draws."""
+        scoring, draws = self._scoring, slice(group[0].n_draws)
+        contributions = scoring.contributions(
+            torch.stack([runner.errors() for runner in group]),
+            self._tape.timesteps[draws],
+            self._tape.density[draws],
+            torch.stack([runner.log_prior for runner in group]),
+        )
+        class_of = None if scoring.races_classes else scoring.class_of
+        return self._pruner.select(contributions, active, self._tape.round_of[draws], class_of)
+
+    def _judge_sums(self, group: list[Runner], active: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Add the rounds since the last look to the sums of past rounds, and judge these."""
+        n_new = sum(sizes)
+        new = torch.tensor([[runner.n_draws] for runner in group]) + torch.arange(-n_new, 0)
+        contributions = self._scoring.contributions(
+            torch.stack([runner.errors()[:, -n_new:] for runner in group]),
+            self._tape.timesteps[new][:, None],
+            self._tape.density[new][:, None],
+            torch.stack([runner.log_prior for runner in group]),
+        )
+        none = RunningRounds.none(active.shape[1])
+        sums = RunningRounds.join([runner.sums or none for runner in group])
+        sums = sums.after(contributions, sizes)
+        for runner, own in zip(group, sums.split(), strict=True):
+            runner.sums, runner.n_judged = own, runner.n_rounds
+        return self._pruner.judge(sums, active)
+
+    def _keep(self, group: list[Runner], active: Tensor) -> list[Runner]:
+        """Note which prompts [B, P] stay active; return the images that are decided."""
         n_active = active.sum(1).tolist()
-        for runner, prompts, n in zip(group, active, n_active, strict=True):
-            runner.keep(prompts, n, look)
-        decided = scoring.decided(active).tolist()
+        for runner, own, n in zip(group, active, n_active, strict=True):
+            runner.keep(own, n, self._pruner.next_look(runner.n_draws))
+        decided = self._scoring.decided(active).tolist()
         return [
             runner
             for runner, is_decided in zip(group, decided, strict=True)
             if is_decided or runner.is_at_end(self._tape)
         ]
-
-    def _judge_sums(self, group: list[Runner], active: Tensor) -> Tensor:
-        """Add the rounds since the last look to the sums of past rounds, and judge these."""
-        first, last = group[0].n_judged, group[0].n_rounds
-        sizes = self._tape.sizes(first, last)
-        if not first:
-            for runner in group:
-                runner.sums = RunningRounds.none(active.shape[1])
-        n_draws = group[0].n_draws
-        contributions = self._contributions(group, n_draws - sum(sizes), n_draws)
-        sums = RunningRounds.join([runner.sums for runner in group]).after(contributions, sizes)
-        for runner, own in zip(group, sums.split(), strict=True):
-            runner.sums, runner.n_judged = own, last
-        return self._pruner.judge(sums, active)
-
-    def _contributions(self, group: list[Runner], first: int, last: int) -> Tensor:
-        """Return the contributions of draws ``first`` to ``last``, [B, P or K, last - first]."""
-        return self._scoring.contributions(
-            torch.stack([runner.errors()[:, first:] for runner in group]),
-            self._tape.timesteps[first:last],
-            self._tape.density[first:last],
-            torch.stack([runner.log_prior for runner in group]),
-        )

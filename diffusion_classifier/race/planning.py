@@ -61,7 +61,7 @@ class Planner:
         rounds: list[Draws] = []
         n_draws = 0
         while (draws := self._tape[runner.next_round + len(rounds)]) is not None:
-            if rounds and (n_draws + len(draws)) * len(runner.prompts) > room:
+            if rounds and (n_draws + len(draws)) * runner.n_active > room:
                 break
             rounds.append(draws)
             n_draws += len(draws)
@@ -82,7 +82,7 @@ class Planner:
                 if len(request.rounds) == n_rounds[i]:
                     continue
                 draws = self._round_ahead(runner, request)
-                more = 0 if draws is None else len(draws) * len(request.prompts)
+                more = 0 if draws is None else len(draws) * request.n_prompts
                 if draws is not None and n_rows + more <= self._source.few_rows:
                     request.rounds.append(draws)
                     n_ahead[i] += len(draws)
@@ -98,7 +98,7 @@ class Planner:
 
     def _round_ahead(self, runner: Runner, request: Request) -> Draws | None:
         """Return the round after those of a request, unless it is sure to be superfluous."""
-        n_active = len(request.prompts)
+        n_active = request.n_prompts
         if self._pruner.max_classes(request.start + request.n_draws, n_active) < n_active:
             return None  # the look before it is sure to drop some
         return self._tape[runner.next_round + len(request.rounds)]

@@ -24,12 +24,13 @@ class Runner:
         Prompts still in the race.
     prompts : Tensor of shape (A,), dtype int64
         Indices of the active prompts.
+    n_active : int
     log_prior : Tensor of shape (K,)
     n_draws, n_rounds : int
         Draws and rounds that were judged, or need no judgement because the pruner looks later.
     look : int
         Number of draws at which the pruner decides next.
-    sums : RunningRounds
+    sums : RunningRounds or None
         Sums over the first ``n_judged`` rounds, for pruners that need no more.
     """
 
@@ -38,7 +39,8 @@ class Runner:
         self.log_prior = log_prior
         self.look = look
         self.n_draws = self.n_rounds = 0
-        self.n_judged, self.sums = 0, RunningRounds.none(0)
+        self.n_judged = 0
+        self.sums: RunningRounds | None = None
         self._n_ahead: list[int] = []  # draws of each round that is ahead
         self._n_known = 0  # draws, judged or ahead
         self._errors = torch.empty(len(active), 0)  # with room for more draws
@@ -47,6 +49,7 @@ class Runner:
     def _drop_to(self, active: Tensor) -> None:
         self.active = active
         self.prompts = active.nonzero()[:, 0]
+        self.n_active = self.prompts.shape[0]
 
     @property
     def next_round(self) -> int:
@@ -68,10 +71,11 @@ class Runner:
             n_draws += len(draws)
         first, last = self._n_known, self._n_known + n_draws
         self._make_room(last, errors.dtype)
-        if len(self.prompts) == len(self._errors):
-            self._errors[:, first:last] = errors[:, :n_draws]
+        new, errors = self._errors[:, first:last], errors[:, :n_draws]
+        if self.n_active == new.shape[0]:
+            new.copy_(errors)
         else:
-            self._errors[self.prompts, first:last] = errors[:, :n_draws].to(self._errors.dtype)
+            new.index_copy_(0, self.prompts, errors.to(new.dtype))
         self._n_known = last
 
     def _make_room(self, n_draws: int, dtype: torch.dtype) -> None:
@@ -102,7 +106,7 @@ class Runner:
     def keep(self, active: Tensor, n_active: int, look: int) -> None:
         """Note what the pruner decided, and when it decides again."""
         self.look = look
-        if n_active == len(self.prompts):
+        if n_active == self.n_active:
             return
         if self._n_ahead:
             self._errors[self.active & ~active, self.n_draws : self._n_known] = torch.nan

@@ -24,12 +24,16 @@ class Request(NamedTuple):
     n_ahead: int = 0  # last draws, whole rounds, that may turn out to be superfluous
 
     @property
+    def n_prompts(self) -> int:
+        return self.prompts.shape[0]
+
+    @property
     def n_draws(self) -> int:
         return sum(map(len, self.rounds))
 
     @property
     def n_rows(self) -> int:
-        return len(self.prompts) * self.n_draws
+        return self.n_prompts * self.n_draws
 
     def without_ahead(self) -> Request:
         """Return the request for the draws that are needed in any case."""

@@ -90,9 +90,9 @@ class DrawTape:
             )
         return tape
 
-    def sizes(self, first: int, last: int) -> list[int]:
+    def sizes(self, first: int, last: int) -> tuple[int, ...]:
         """Return the draws of rounds ``first`` to ``last - 1``, which were taken."""
-        return [len(draws) for draws in self._rounds[first:last]]
+        return tuple(map(len, self._rounds[first:last]))
 
     @property
     def timesteps(self) -> Tensor:

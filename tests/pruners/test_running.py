@@ -48,15 +48,37 @@ def test_rounds_may_come_one_by_one_or_together(sizes):
     round_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     together = RunningRounds.of(values, round_of)
     at_once = RunningRounds.join([RunningRounds.none(P)] * B).after(values, sizes)
-    assert at_once.n_rounds == together.n_rounds
+    assert torch.equal(at_once.n_rounds, together.n_rounds)
     assert at_once.first_size == together.first_size == sizes[0]
     torch.testing.assert_close(at_once.values[:, :4], together.values[:, :4], rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "pruner", [RacingPruner(0.2), RacingPruner(0.2, robust=True, min_rounds=4)]
+)
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[2]], ids=str)
+def test_images_that_took_different_numbers_of_rounds_are_judged_in_one_call(sizes, pruner):
+    values, active = contributions(sizes), torch.ones(B, P, dtype=torch.bool)
+    stops = torch.tensor(sizes).cumsum(0).tolist()
+    taken = [1 + image % len(sizes) for image in range(B)]
+    states = [
+        RunningRounds.none(P).after(values[[i], :, : stops[n - 1]], sizes[:n])
+        for i, n in enumerate(taken)
+    ]
+    kept = pruner.judge(RunningRounds.join(states), active)
+    round_of = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    for i, n in enumerate(taken):
+        draws = slice(stops[n - 1])
+        own = pruner.select(values[[i], :, draws], active[[i]], round_of[draws])
+        assert torch.equal(kept[i], own[0])
+    assert int((~kept).sum()) > 0
 
 
 def test_images_are_joined_and_split():
     state = RunningRounds.join([RunningRounds.none(P)] * B).after(contributions([2, 2]), [2, 2])
     again = RunningRounds.join(state.split())
-    assert torch.equal(again.values, state.values) and again[1:] == state[1:]
+    assert torch.equal(again.values, state.values) and again.first_size == state.first_size == 2
+    assert torch.equal(again.counts, state.counts)
 
 
 def test_a_subclass_with_a_selection_of_its_own_is_not_judged_by_sums():
