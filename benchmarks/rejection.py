@@ -4,7 +4,7 @@ The classifier knows the digits zero to seven. Scenes that show an eight or a ni
 of these. Nothing was chosen on the images: the further class has no parameter, and thresholds are
 round numbers.
 
-Writes docs/benchmarks/rejection.md in about 5 minutes on one core:
+Writes docs/benchmarks/rejection.md in about 2 minutes on one core:
 
     python benchmarks/rejection.py
 """
