@@ -139,6 +139,7 @@ def test_few_images_have_as_many_draws():
     assert (len(lesson.images), lesson.predictor.pruner.max_draws) == (8, 50)
 
 
+@pytest.mark.filterwarnings("ignore:the model does not know")
 def test_many_classes_are_stood_for_by_neighbours():
     """With prompts that can be compared; class indices are chosen at random."""
     predictor = DiffusionClassifier(random_state=0).fit(None, [f"a {n}" for n in range(30)])
