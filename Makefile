@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 PARALLEL := -n auto --maxprocesses 4
 
-.PHONY: quickstart test test-slow test-browser fuzz lint dist test-dist bench-accuracy bench-race train-embedded
+.PHONY: quickstart test test-slow test-browser fuzz lint dist test-dist bench bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -50,6 +50,10 @@ test-dist: dist
 	$(PYTHON) -m venv build/dist/.venv
 	build/dist/.venv/bin/python -m pip install -c $(CONSTRAINTS) "$$(ls dist/*.whl)[dev]"
 	cd build/dist && .venv/bin/python -m pytest $(PARALLEL) tests
+
+# What races cost beyond the network: three minutes.
+bench: $(VENV)/.installed-test
+	$(RUN) benchmarks/speed.py
 
 bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py

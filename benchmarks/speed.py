@@ -1,0 +1,226 @@
+"""Measure what races cost beyond the network: CPU time over that of the calls of the network.
+
+About three minutes on one core; one thread. Writes docs/benchmarks/speed.md:
+
+    python benchmarks/speed.py
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from report import as_table, write_page
+
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import FunctionBackend, load_embedded
+from diffusion_classifier.datasets import load_scenes
+from diffusion_classifier.noise import NoiseSchedule
+from diffusion_classifier.pruners import RacingPruner
+
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+BATCH = 128  # of the bare network; what the library chooses for the embedded one
+EMBEDDED = {(10, 8): "1.11", (10, 1): "1.36", (2, 8): "1.41"}  # classes, images: at the start
+INSTANT = {(1000, 200): "0.46", (1000, 1000): "16"}
+MANY = [100, 500, 2000]
+
+
+class Watched:
+    """A classifier whose network notes the CPU time and the rows of its calls."""
+
+    def __init__(self, backend, labels, **options):
+        self.classifier = DiffusionClassifier(backend, random_state=0, verbose=0, **options)
+        self.classifier.fit(None, labels)
+        network = self.classifier.backend_
+        forward = network.forward
+
+        def watched(z, t, condition):
+            start = time.process_time()
+            output = forward(z, t, condition)
+            self.spent += time.process_time() - start
+            self.rows.append(len(z))
+            return output
+
+        network.forward = watched
+
+    def predict(self, X):
+        """Return the CPU seconds of one ``predict_proba``, and of its network calls."""
+        self.spent, self.rows = 0.0, []
+        start = time.process_time()
+        self.classifier.predict_proba(X)
+        return time.process_time() - start, self.spent
+
+
+def embedded(n_classes):
+    return Watched(load_embedded(), DIGITS[:n_classes])
+
+
+def instant(n_classes, max_draws, spread):
+    """A network that costs nothing, and whose classes are hard to tell apart."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = spread * torch.randn(n_classes, 4, 1, 1, generator=generator)
+    backend = FunctionBackend(
+        lambda z, t, condition: outputs[condition],
+        schedule=NoiseSchedule.flow(100),
+        input_shape=(4, 1, 1),
+        input_kind="array",
+    )
+    return Watched(backend, list(range(n_classes)), pruner=RacingPruner(max_draws=max_draws))
+
+
+def bare_seconds(watched, n_rows):
+    """CPU seconds of the bare network for so many rows, in full batches."""
+    backend = watched.classifier.backend_
+    labels = DIGITS[: len(watched.classifier.classes_)]
+    prompts = [watched.classifier.prompts_[label] for label in labels]
+    prompts = [p if isinstance(p, str) else p[0] for p in prompts]
+    condition = backend.encode_classes(labels, prompts)
+    condition = condition[torch.arange(BATCH) % len(labels)]
+    z, t = torch.randn(BATCH, *watched.shape), torch.arange(BATCH)
+    n_calls = max(1, round(n_rows / BATCH))
+    with torch.inference_mode():
+        start = time.process_time()
+        for _ in range(n_calls):
+            backend.forward(z, t, condition)
+    return (time.process_time() - start) * n_rows / (n_calls * BATCH)
+
+
+def spread_of(values):
+    """Return the median, and the least and the largest value."""
+    return [statistics.median(values), min(values), max(values)]
+
+
+def embedded_rows(repeats):
+    """Total CPU time over that in the network, and over that of a bare network in full batches."""
+    images = load_scenes("test").images
+    cases = {key: embedded(key[0]) for key in EMBEDDED}
+    times, bare = {key: [] for key in cases}, {key: [] for key in cases}
+    for watched in cases.values():
+        watched.shape = watched.classifier.encode(images[:1]).values.shape[1:]
+        watched.predict(images[:1])
+    for _ in range(repeats):
+        for key, watched in cases.items():
+            total, spent = watched.predict(images[: key[1]])
+            n_rows, n_calls = sum(watched.rows), len(watched.rows)
+            times[key].append(total / spent)
+            bare[key].append(total / bare_seconds(watched, n_rows))
+            watched.mean_rows = n_rows / n_calls
+    return {
+        (f"{key[0]}", f"{key[1]}", EMBEDDED[key]): {
+            "in": spread_of(times[key]),
+            "bare": spread_of(bare[key]),
+            "mean": watched.mean_rows,
+        }
+        for key, watched in cases.items()
+    }
+
+
+def instant_rows(repeats):
+    """Seconds of bookkeeping per image, alone and in a group of four."""
+    cases = {key: instant(*key, spread=0.05) for key in INSTANT}
+    found = {(key, n): [] for key in cases for n in (1, 4)}
+    for _ in range(repeats):
+        for key, n in found:
+            total, spent = cases[key].predict(np.zeros((n, 4), np.float32))
+            found[key, n].append((total - spent) / n)
+    return {
+        (f"{key[0]:,}", f"{key[1]:,}", f"{n}", INSTANT[key] if n == 1 else "-"): {
+            "seconds": spread_of(seconds)
+        }
+        for (key, n), seconds in found.items()
+    }
+
+
+def many_rows(repeats):
+    """Bookkeeping per image of 10 classes, as a ratio to that of 100 images in the same repeat."""
+    watched = instant(10, 200, spread=0.3)
+    watched.predict(np.zeros((50, 4), np.float32))
+    seconds = {n: [] for n in MANY}
+    for _ in range(repeats):
+        for n in MANY:
+            total, spent = watched.predict(np.zeros((n, 4), np.float32))
+            seconds[n].append((total - spent) / n)
+    return {
+        f"{n:,}": {
+            "ms": 1e3 * statistics.median(seconds[n]),
+            "ratio": spread_of([a / b for a, b in zip(seconds[n], seconds[100], strict=True)]),
+        }
+        for n in MANY
+    }
+
+
+PAGE = """# What a race costs beyond its network
+
+CPU time (`time.process_time`), one thread, interleaved, one process; median (least to largest) of
+{repeats} repeats. Seed 0, default settings. Nothing was chosen on these figures. Ratios do not
+depend on how fast the machine is, but somewhat on how busy it is.
+
+## The embedded network
+
+The first test scenes. *In the network*: total time over the time inside `backend.forward` in the
+same run. *Bare*: total time over that of a loop of full batches of {batch} for the same rows; the
+encoding of images and of prompts is part of the total. A call with few rows takes nearly as long as
+one with more, so that images few in number cost more over bare.
+
+{embedded}
+
+## A network that costs nothing
+
+1,000 classes that differ too little to be told apart: nearly all take part to the last draw, the
+worst case. CPU seconds per image beyond the network.
+
+{instant}
+
+10 classes, `max_draws=200`; milliseconds per image beyond the network, and the ratio to 100 images.
+
+{many}
+"""
+
+
+def page(repeats):
+    ranged = "{:.2f}"
+    return PAGE.format(
+        repeats=repeats,
+        batch=BATCH,
+        embedded="\n".join(
+            as_table(
+                ["classes", "images", "in the network, at first"],
+                {
+                    "in the network": ("in", ranged),
+                    "bare": ("bare", ranged),
+                    "mean batch": ("mean", "{:.0f}"),
+                },
+                embedded_rows(repeats),
+            )
+        ),
+        instant="\n".join(
+            as_table(
+                ["classes", "draws", "images", "seconds, at first"],
+                {"seconds per image": ("seconds", ranged)},
+                instant_rows(repeats),
+            )
+        ),
+        many="\n".join(
+            as_table(
+                ["images"],
+                {"ms per image": ("ms", "{:.1f}"), "ratio": ("ratio", ranged)},
+                many_rows(repeats),
+            )
+        ),
+    )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/speed.md"))
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    command = [] if argv is None and options.repeats == 3 else ["--repeats", f"{options.repeats}"]
+    write_page(options.output, page(options.repeats), command)
+
+
+if __name__ == "__main__":
+    main()
