@@ -78,7 +78,8 @@ def draw_lesson(predictor: Predictor, n_images: int, seed: int) -> Lesson:
     Raises
     ------
     InputValueError
-        If there is a single image to draw, or the shape of latents is not known.
+        If there is a single image to draw, the shape of latents is not known, or the sampler has a
+        fixed number of draws.
     NonFiniteOutputError
         If the network returns NaN or infinity.
     """
@@ -92,6 +93,13 @@ def draw_lesson(predictor: Predictor, n_images: int, seed: int) -> Lesson:
     pilot = np.arange(min(n_images, _PILOT_IMAGES)) % n_classes
     sampler = StratifiedSampler() if predictor.sampler.needs_record else predictor.sampler
     quick = replace(predictor, sampler=sampler, pruner=NoPruning(_PILOT_DRAWS))
+    try:
+        quick.tape()
+    except InputValueError as error:
+        raise InputValueError(
+            f"sampler={short_repr(sampler)} cannot stop after the few draws that drawn images are "
+            "recorded with; use another sampler, or set n_fit_samples=0."
+        ) from error
     found: list[tuple[float, float]] = []
     spent = 0
     for guidance in GUIDANCES:

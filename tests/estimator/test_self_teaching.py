@@ -222,6 +222,12 @@ def test_rows_of_unknown_length_cannot_be_drawn():
         clf.fit(None, ["a", "b"])
 
 
+def test_a_sampler_of_a_fixed_number_of_draws_is_refused():
+    clf = Classes().classifier(n_fit_samples=8, sampler="even", pruner=RacingPruner())
+    with pytest.raises(InputValueError, match=r"EvenSampler\(\) cannot stop after the few draws"):
+        clf.fit(None, range(4))
+
+
 def test_one_drawing_is_too_few():
     with pytest.raises(InputValueError, match="n_fit_samples=1 is too few"):
         Classes().classifier(n_fit_samples=1).fit(None, range(4))
