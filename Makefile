@@ -65,6 +65,7 @@ bench-race: $(VENV)/.installed-test
 	$(RUN) benchmarks/mixture.py
 	$(RUN) benchmarks/limit.py
 	$(RUN) benchmarks/trials.py
+	$(RUN) benchmarks/shortlist.py
 	$(RUN) benchmarks/calibration.py
 	$(RUN) benchmarks/rejection.py
 
