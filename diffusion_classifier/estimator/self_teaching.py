@@ -9,6 +9,9 @@ drawings. An image takes 25 evaluations to draw, or 50 with guidance, and at mos
 50 draws to record. What those few images took is saved on draws. Of more than 12 classes, one at
 random and those whose encoded prompts are nearest stand for all; of more prompts, the first of each
 class.
+
+Limits: drawings are typical of what the model knows, and it recognises them better than real
+images. Races become shorter, but a poor model does not find out that it is often wrong.
 """
 
 from __future__ import annotations
