@@ -50,6 +50,7 @@ test-dist: dist
 	$(PYTHON) -m venv build/dist/.venv
 	build/dist/.venv/bin/python -m pip install -c $(CONSTRAINTS) "$$(ls dist/*.whl)[dev]"
 	cd build/dist && .venv/bin/python -m pytest $(PARALLEL) tests
+	cd build/dist && .venv/bin/python -m pytest -m slow tests/contracts/test_first_hour.py
 
 # What races cost beyond the network: three minutes.
 bench: $(VENV)/.installed-test
