@@ -2,7 +2,8 @@
 
 This records all errors of held-out scenes once per sampler (10 digits x 200 draws), learns weights,
 sampler, profile and temperature from the first 100 scenes, and replays the race on the others.
-Recording 1,100 scenes takes about 25 minutes on 2 CPU cores; an interrupted run resumes:
+Recording 1,100 scenes takes about 25 minutes on 2 CPU cores, and the races about 5; an interrupted
+run resumes:
 
     python benchmarks/race.py
 """
@@ -14,6 +15,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +44,13 @@ from diffusion_classifier.pruners import (
 )
 from diffusion_classifier.records import ErrorTable
 from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
-from diffusion_classifier.scoring import WEIGHTINGS
 
 SEED = 0  # for scenes, draws and bootstrap
 N_FIT = 100  # scenes that strategies learn from; the others are raced
 N_DRAWS = 200
 PILOT = 50  # draws that the importance sampler learns from, as in fit(X, y)
 CHUNK = 10  # scenes per file
+N_DEFAULT = 300  # of the raced scenes, for the classifier as it is without labels
 N_JOBS = 2
 
 PRUNERS = {
@@ -60,12 +62,14 @@ PRUNERS = {
     "racing": RacingPruner(),
     "racing, unlearned": RacingPruner(),  # estimates variances from the raced image only
 }
+RACED = [("uniform", name) for name in PRUNERS]
+RACED += product(("likelihood", "fitted"), ("none", "staged", "racing"))
 
 
-def record(sampler, name, n_scenes, cache):
+def record(sampler, name, n_scenes, cache, some=None):
     """Record the errors of test scenes: all errors or, without a sampler, those of the defaults."""
     cache.mkdir(parents=True, exist_ok=True)
-    starts = range(0, n_scenes, CHUNK)
+    starts = range(*(some or (0, n_scenes)), CHUNK)
     paths = [cache / f"{name}-{n_scenes}-{start:05}.parquet" for start in starts]
     Parallel(N_JOBS)(
         delayed(record_chunk)(sampler, n_scenes, start, path)
@@ -99,11 +103,11 @@ def record_tables(n_scenes, cache):
     return {"uniform": uniform, "importance": importance}, digits
 
 
-def fit(table, digits, pruner, weighting, calibrator):
+def fit(table, digits, pruner, weighting):
     clf = DiffusionClassifier(
         pruner=pruner,
         weighting=weighting,
-        calibrator=calibrator,
+        calibrator="temperature",
         n_fit_images=N_FIT,
         random_state=SEED,
     )
@@ -112,8 +116,7 @@ def fit(table, digits, pruner, weighting, calibrator):
 
 def race(table, digits, name, weighting):
     """Race one pruner with one weighting; return its figures per scene."""
-    clf = fit(table, digits, PRUNERS[name], weighting, "temperature")
-    by_draws = fit(table, digits, PRUNERS[name], weighting, "temperature-draws")
+    clf = fit(table, digits, PRUNERS[name], weighting)
     rest, columns = table[N_FIT:], np.searchsorted(clf.classes_, digits[N_FIT:])
     full = rest.replay(None, clf.weighting_).log_posterior().numpy().argmax(1)
     pruner = PRUNERS[name] if name == "racing, unlearned" else clf.pruner_
@@ -129,7 +132,6 @@ def race(table, digits, name, weighting):
         "temperature": float(np.exp(clf.calibrator_.log_temperature_[0])),
         "before": probability_figures(raced.log_posterior(untempered).numpy(), columns),
         "after": probability_figures(clf.predict_log_proba(raced), columns),
-        "by_draws": probability_figures(by_draws.predict_log_proba(raced), columns),
     }
 
 
@@ -147,7 +149,7 @@ def summarise(figures, staged, uniform):
         "resolved": float(figures["resolved"].mean()),
         "temperature": figures["temperature"],
     }
-    for when in ("before", "after", "by_draws"):
+    for when in ("before", "after"):
         part = figures[when]
         row[f"ece_{when}"] = interval(calibration_error, part["confidence"], part["right"])
         row[f"log_loss_{when}"] = interval(np.mean, part["log_loss"])
@@ -169,19 +171,15 @@ PROBABILITIES = {
     "T": ("temperature", "{:.2f}"),
     "ECE, T = 1": ("ece_before", "{:.3f}"),
     "ECE": ("ece_after", "{:.3f}"),
-    "ECE, T(n)": ("ece_by_draws", "{:.3f}"),
     "log-loss, T = 1": ("log_loss_before", "{:.3f}"),
     "log-loss": ("log_loss_after", "{:.3f}"),
-    "log-loss, T(n)": ("log_loss_by_draws", "{:.3f}"),
     "Brier, T = 1": ("brier_before", "{:.4f}"),
     "Brier": ("brier_after", "{:.4f}"),
-    "Brier, T(n)": ("brier_by_draws", "{:.4f}"),
 }
 
 
-def race_defaults(table, full, columns):
+def race_defaults(raced, full, columns):
     """Summarise the figures of ``DiffusionClassifier().fit(None, labels)`` with intervals."""
-    raced = table[N_FIT:]
     answers = raced.log_posterior().numpy().argmax(1)
     return {
         "accuracy": interval(np.mean, answers == columns),
@@ -194,7 +192,8 @@ def race_defaults(table, full, columns):
 
 def as_markdown(rows, defaults, n_images):
     shipped = (
-        "Without a single label, `DiffusionClassifier().fit(None, labels)`: accuracy {:.1%} "
+        "Without a single label, `DiffusionClassifier().fit(None, labels)` on the first "
+        f"{min(N_DEFAULT, n_images):,} of these scenes: accuracy {{:.1%}} "
         "({:.1%} to {:.1%}), {:+.2%} ({:+.2%} to {:+.2%}) against the full grid of uniform "
         "timesteps; {:.0f} ({:.0f} to {:.0f}) evaluations per scene; {:.0%} resolved."
     ).format(
@@ -202,7 +201,7 @@ def as_markdown(rows, defaults, n_images):
     )
     return "\n".join(
         [
-            "# The race: every pruner with every weighting, on the same errors",
+            "# The race: pruners, weightings and samplers on the same errors",
             "",
             f"The embedded model on {n_images:,} held-out scenes, 10 digits, {N_DRAWS} draws "
             f"recorded in full: {len(DIGIT_NAMES) * N_DRAWS:,} evaluations per scene, once with "
@@ -215,9 +214,8 @@ def as_markdown(rows, defaults, n_images):
             "interval of no width says that no scene differed, which is not that none would: its "
             f"95 % bound is {3 / n_images:.1%}. Full grid: the same draws and weights without "
             "pruning. *Of uniform weights*: evaluations relative to the same pruner with uniform "
-            f"weights. ECE has {BINS} bins. *T = 1*: before calibration; *T(n)*: a temperature "
-            "that depends on the draws taken. The network predicts the noise, so that *native* "
-            f"weights are uniform. One seed of scenes and draws: {SEED}.",
+            f"weights. ECE has {BINS} bins. *T = 1*: before calibration. One seed of scenes and "
+            f"draws: {SEED}.",
             "",
             shipped,
             "",
@@ -243,19 +241,20 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder")
     args = parser.parse_args(argv)
     tables, digits = record_tables(N_FIT + args.n_images, args.cache)
-    default = record(None, "default", N_FIT + args.n_images, args.cache)
     rows = {}
     for sampler, table in tables.items():
-        figures = {(p, w): race(table, digits, p, w) for w in WEIGHTINGS for p in PRUNERS}
+        figures = {(p, w): race(table, digits, p, w) for w, p in RACED}
         for (pruner, weighting), part in figures.items():
             rows[sampler, pruner, weighting] = summarise(
                 part, figures["staged", weighting], figures[pruner, "uniform"]
             )
             print(sampler, pruner, weighting, part["evaluations"].mean(), flush=True)
-    rest = tables["uniform"][N_FIT:]
-    columns = np.searchsorted(rest.classes, digits[N_FIT:])
-    defaults = race_defaults(default, rest.log_posterior().numpy().argmax(1), columns)
-    text = as_markdown(rows, defaults, len(rest))
+    some = N_FIT, N_FIT + min(N_DEFAULT, args.n_images)
+    default = record(None, "default", N_FIT + args.n_images, args.cache, some)
+    full = tables["uniform"][slice(*some)].log_posterior().numpy().argmax(1)
+    columns = np.searchsorted(default.classes, digits[slice(*some)])
+    defaults = race_defaults(default, full, columns)
+    text = as_markdown(rows, defaults, args.n_images)
     write_page(args.output / "race.md", text, argv)
     facts = [{"sampler": s, "pruner": p, "weighting": w, **row} for (s, p, w), row in rows.items()]
     facts.append({"sampler": "default", "pruner": "default", "weighting": "uniform", **defaults})
