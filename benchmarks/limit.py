@@ -77,11 +77,8 @@ def race_digits(tables, digits):
     columns = np.searchsorted(table.classes, digits)
     record = fit_record(table[:N_FIT], columns[:N_FIT])
     rest, truth, rounds = table[N_FIT:], columns[N_FIT:], torch.as_tensor(table.round_of)
-    found = table.scoring.contributions(
-        torch.as_tensor(rest.errors),
-        torch.as_tensor(table.timesteps),
-        torch.as_tensor(table.density),
-    )
+    parts = map(torch.as_tensor, (rest.errors, table.timesteps, table.density))
+    found = table.scoring.contributions(*parts)
     for number, means in enumerate(round_means(found, rounds).numpy()):
         rows.add(**bound_figures(means, int((rounds == 0).sum())), seed=number)
     full = found.mean(2).argmin(1).numpy()
@@ -160,9 +157,8 @@ class Mixture:
 
     def errors(self, number):
         """Compute the full errors [K, J] of one image."""
-        return mixture.full_errors(
-            self.backend, self.latents[number], self.tape.timesteps, self.noise
-        )
+        latent = self.latents[number]
+        return mixture.full_errors(self.backend, latent, self.tape.timesteps, self.noise)
 
     def round_means(self, errors):
         found = self.scoring.contributions(errors, self.tape.timesteps, self.tape.density)
@@ -236,10 +232,8 @@ def summarise(rows):
         found[f"{name} / bound"] = interval(ratio, rows[name], rows["bound"], clusters=clusters)
     for risk in RISKS:
         if f"risk {risk}" in rows.figures:
-            spent = rows[f"risk {risk}"]
-            found[f"risk {risk} / learned"] = interval(
-                ratio, spent, rows["learned"], clusters=clusters
-            )
+            spent = rows[f"risk {risk}"], rows["learned"]
+            found[f"risk {risk} / learned"] = interval(ratio, *spent, clusters=clusters)
     found["images"] = len(seeds)
     return found
 

@@ -292,10 +292,7 @@ def measure_mixture(n, n_fit, n_seeds):
 
 
 def normal_losses(ratios, n=100_000):
-    """Return the share of unlearned tests that lose a winner with standard normal differences.
-
-    ``ratios`` are mean variances of the rivals.
-    """
+    """Simulate the share of winners lost, by the rivals' mean variance; the winner's is 1."""
     torch.manual_seed(0)
     differences = torch.randn(n, DRAWS // ROUND - 1)
     total, squares = differences.cumsum(1), (differences**2).cumsum(1)
