@@ -32,7 +32,7 @@ from .inputs import Inputs, OnError
 from .predicting import Predictor, Skipped
 from .question import row_names
 from .saving import write_classifier
-from .settings import PictureFormat, errors_made_by
+from .settings import PictureFormat
 
 
 class FittedClassifier(ClassifierMixin, BaseEstimator):
@@ -373,7 +373,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     def _predictor(self, callbacks: Sequence[Callback] | None = None) -> Predictor:
         """Bundle the fitted attributes into a Predictor, which tells these callbacks."""
         check_is_fitted(self)
-        check_unchanged(self._network, self.backend_.identity())
+        check_unchanged(self._network, network := self.backend_.identity())
         inputs = self._inputs()
         setup = RecordSetup(
             scoring=self._scoring,
@@ -383,7 +383,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             classes=self.classes_,
             prompts=row_names(self.prompts_, len(self._condition)),
             seed=self.seed_,
-            made_by=errors_made_by(self.backend_, inputs.pictures, self.loss_),
+            made_by={**inputs.pictures.made_by(self.backend_, network), "loss": self.loss_},
         )
         return Predictor(
             inputs=inputs,

@@ -7,6 +7,7 @@ so that a classifier with another network or other settings refuses them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -14,7 +15,6 @@ from ..backends.base import Backend
 from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES, ResizeMode, read_size
 from ..noise.variational import VariationalBound
-from ..scoring.class_losses import LossName
 from ..utils.display import short_repr
 from ..utils.validation import check_option
 
@@ -49,15 +49,14 @@ class PictureFormat:
         """Return height and width in pixels; None if images keep their size."""
         return self.image_size or backend.image_size
 
-    def made_by(self, backend: Backend) -> dict[str, Any]:
-        """Describe what latents depend on, apart from the images."""
+    def made_by(self, backend: Backend, network: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Describe what latents depend on, apart from the images.
+
+        ``network`` is the backend's identity, which takes time, if the caller has it already.
+        """
         size = self.size_for(backend)
-        return {**backend.identity(), "image_size": size and list(size), "resize": self.resize}
-
-
-def errors_made_by(backend: Backend, pictures: PictureFormat, loss: LossName) -> dict[str, Any]:
-    """Describe what errors depend on, apart from images, prompts and draws."""
-    return {**pictures.made_by(backend), "loss": loss}
+        network = backend.identity() if network is None else network
+        return {**network, "image_size": size and list(size), "resize": self.resize}
 
 
 def check_variance(backend: Backend, loss: str) -> None:
