@@ -52,7 +52,7 @@ test-dist: dist
 	cd build/dist && .venv/bin/python -m pytest $(PARALLEL) tests
 	cd build/dist && .venv/bin/python -m pytest -m slow tests/contracts/test_first_hour.py
 
-# What races cost beyond the network: three minutes.
+# What races cost beyond the network: three to five minutes.
 bench: $(VENV)/.installed-test
 	$(RUN) benchmarks/speed.py
 

@@ -120,9 +120,7 @@ def test_priors_shift_log_odds_by_their_log_ratio(make):
 @pytest.mark.parametrize("reduction", ["best", "mean", "mixture"])
 def test_several_prompts_per_class_reduce_as_asked(make, reduction):
     prompts = {"cat": ["a cat", "one cat"], "dog": "a dog", "eel": ["an eel", "eel", "x"]}
-    clf = make(
-        prompts=prompts, prompt_reduction=reduction, pruner=NoPruning(8), calibrator=None
-    )
+    clf = make(prompts=prompts, prompt_reduction=reduction, pruner=NoPruning(8), calibrator=None)
     table = clf.errors(IMAGES)
     assert table.class_of.tolist() == [0, 0, 1, 2, 2, 2]
     losses = table.errors.astype(float).mean(2)
