@@ -44,7 +44,8 @@ class Evaluation(Figures):
     top : int
         Answers within the first ``top`` classes count in ``top_accuracy``.
     seconds : float or None
-        Wall-clock time of all images together; None if errors were recorded before.
+        Wall-clock time of all images together; None if errors were recorded before, or may have
+        been looked up in the classifier's ``memory``.
     races : dict of int to ErrorTable
         Errors of the most confident wrong answers, by the image's place in ``records``. They are
         not written to JSON.

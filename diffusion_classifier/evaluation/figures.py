@@ -125,9 +125,14 @@ class Figures:
         return bootstrap(np.mean, self.column("brier"))
 
     @cached_property
-    def calibration_error(self) -> Estimate:
-        """Expected calibration error over 15 bins of equal width, with a bootstrap interval."""
-        return bootstrap(calibration_error, self.column("probability"), self.right)
+    def calibration_error(self) -> float:
+        """Expected calibration error over 15 bins of equal width.
+
+        In small samples it is too large: chance moves the accuracy of each bin away from its
+        confidence, and the error adds up absolute values. Samples of the bootstrap have this bias
+        once more, and their interval would lie above the truth. Hence there is none.
+        """
+        return calibration_error(self.column("probability"), self.right)
 
     # ------------------------------------------------------------------ how costly
 
@@ -149,7 +154,7 @@ class Figures:
     # ------------------------------------------------------------------ all of them
 
     def metrics(self) -> dict[str, Any]:
-        """Return all figures, as plain numbers and lists [value, low, high].
+        """Return all figures: estimates as lists [value, low, high], others as numbers.
 
         Returns
         -------
@@ -158,12 +163,13 @@ class Figures:
             ``brier``, ``calibration_error``, ``evaluations``, ``resolved``,
             ``seconds_per_image`` and ``per_class``, a list of dicts.
         """
-        names = ("accuracy", "top_accuracy", "log_loss", "brier", "calibration_error")
+        names = ("accuracy", "top_accuracy", "log_loss", "brier")
         return {
             "n": self.n,
             "n_skipped": self.n_skipped,
             "top": self.top,
             **{name: _plain(getattr(self, name)) for name in names},
+            "calibration_error": self.calibration_error,
             "evaluations": _plain(self.evaluations),
             "resolved": _plain(self.resolved),
             "seconds_per_image": self.seconds_per_image,
@@ -173,7 +179,7 @@ class Figures:
         }
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return the figures as text: pairs of a name and a value with its interval.
+        """Return the figures as text: pairs of a name and a value, with its interval if it has one.
 
         Returns
         -------
@@ -186,7 +192,7 @@ class Figures:
             (f"top-{self.top} accuracy", as_share(self.top_accuracy)),
             ("log-loss", as_number(self.log_loss, ".3f")),
             ("Brier score", as_number(self.brier, ".3f")),
-            ("calibration error", as_number(self.calibration_error, ".3f")),
+            ("calibration error", f"{self.calibration_error:.3f} (too high for few images)"),
             ("resolved races", as_share(self.resolved)),
             ("evaluations per image", as_number(self.evaluations, ",.1f")),
         ]

@@ -63,6 +63,7 @@ def evaluate(
     Returns
     -------
     Evaluation
+        Its ``seconds`` are None if X is an ErrorTable or the classifier has a ``memory``.
 
     Raises
     ------
@@ -119,7 +120,8 @@ def evaluate(
         settings=settings_of(clf),
         network=identity_of(clf),
         top=top,
-        seconds=None if isinstance(X, ErrorTable) else seconds,
+        # Errors that are looked up take no time: it would say nothing of the network.
+        seconds=None if isinstance(X, ErrorTable) or clf.memory is not None else seconds,
         races=races,
     )
 

@@ -7,7 +7,9 @@ With p_k = p(k | x) and y the true class, an image has
 
 The *expected calibration error* puts answers into bins of equal width by their confidence, the
 largest p_k: ``ECE = sum_b n_b / n |accuracy_b - mean confidence_b|`` (Guo et al., "On Calibration
-of Modern Neural Networks", ICML 2017).
+of Modern Neural Networks", ICML 2017). It is biased upward: chance alone makes it larger than 0,
+and the more so, the fewer images a bin has (Kumar et al., "Verified Uncertainty Calibration",
+NeurIPS 2019).
 """
 
 from __future__ import annotations
@@ -68,6 +70,8 @@ def image_scores(log_proba: ArrayLike, columns: ArrayLike) -> ImageScores:
 
 def calibration_error(confidence: ArrayLike, right: ArrayLike, n_bins: int = N_BINS) -> float:
     """Compute the expected calibration error, over bins of equal width.
+
+    It is biased upward in small samples: with true probabilities it is above 0 too.
 
     Parameters
     ----------

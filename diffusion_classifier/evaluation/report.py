@@ -13,7 +13,7 @@ from ..images import read_images
 from ..utils.files import atomic_file
 from ..utils.intervals import Estimate
 from . import drawing
-from .figures import Figures, as_number, as_share
+from .figures import Figures, as_share
 from .page import page, paragraph, picture, section, table, text
 
 MOST_WRONG = 24  # wrong answers that are shown, as many as have races
@@ -93,14 +93,15 @@ def _confused(figures: Figures, draws: bool) -> str:
 
 def _reliability(figures: Figures, draws: bool) -> str:
     """Show whether answers are as often right as they say."""
-    words = "Calibration error: the mean distance of confidence and accuracy, " + as_number(
-        figures.calibration_error, ".3f"
+    words = (
+        "Calibration error: the mean distance of confidence and accuracy, "
+        f"{figures.calibration_error:.3f}. For few images it is too high."
     )
     if not draws:
-        return paragraph(f"{words}.")
+        return paragraph(words)
     drawn = picture(drawing.draw_reliability(figures), "Accuracy against confidence")
     hint = "Above the diagonal, answers are more often right than they say."
-    return paragraph(f"{words}. {hint}") + drawn
+    return paragraph(f"{words} {hint}") + drawn
 
 
 def _wrong(figures: Figures, images: Any, draws: bool) -> str:

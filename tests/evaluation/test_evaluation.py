@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
+from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianBackend
@@ -59,6 +60,31 @@ def test_figures_are_those_of_scikit_learn(clf, found):
     assert found.evaluations.value == table.n_evaluations.mean()
     assert found.resolved.value == table.certificate.resolved.mean()
     assert found.seconds_per_image > 0
+
+
+def test_the_calibration_error_has_no_interval(clf, found):
+    table = clf.errors(X)
+    sure = clf.predict_proba(table).max(1)
+    right = clf.predict(table) == LABELS
+    inside = [(sure >= b / 15) & (sure < (b + 1) / 15) for b in range(15)]
+    expected = sum(abs(right[rows].sum() - sure[rows].sum()) for rows in inside) / 60
+    assert found.calibration_error == pytest.approx(expected)
+    assert found.metrics()["calibration_error"] == found.calibration_error
+    assert f"calibration error      {expected:.3f} (too high for few images)" in found.summary()
+
+
+def test_time_with_a_memory_is_unknown(clf, tmp_path):
+    # looked up, errors take no time: 60 images a second time would seem to be free
+    kept = clone(clf).set_params(memory=tmp_path).fit(MEANS, NAMES)
+    first, again = (evaluate(kept, X, LABELS) for _ in range(2))
+    assert first.seconds is None and again.seconds is None
+    assert again.records == first.records and again.seconds_per_image is None
+    assert "seconds" not in again.summary() and again.metrics()["seconds_per_image"] is None
+    timed = evaluate(clf, X, LABELS)
+    result = compare(timed, again)
+    assert result.seconds_ratio is None and "seconds" not in result.summary()
+    assert result.to_dict()["seconds_per_image_b"] is None
+    assert Evaluation.concatenate([timed, again]).seconds is None
 
 
 def test_wilson_is_that_of_scipy_and_stays_a_share():
