@@ -5,7 +5,7 @@
 ``RejectOption`` adds the answer "none of these".
 """
 
-from ..utils.intervals import Estimate, bootstrap, wilson
+from ..utils.intervals import Estimate, bootstrap, newcombe, wilson
 from .comparison import Comparison, compare
 from .evaluation import Evaluation
 from .measuring import evaluate
@@ -26,6 +26,7 @@ __all__ = [
     "count_answers",
     "evaluate",
     "image_scores",
+    "newcombe",
     "no_prediction",
     "predictions",
     "wilson",

@@ -7,10 +7,9 @@ b does. Images that both answer alike say nothing about which is better, so that
     difference of accuracy:  (n_b - n_a) / n,               positive if b is better.
 
 (Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947;
-here exact and two-sided.) Intervals are those of the bootstrap over images, each with both of its
-answers. If ``n_a + n_b = 0`` the bootstrap has no width; the interval is then
-``±(1 - 0.025^(1/n))``, the largest share of images that could be answered by one alone and yet
-not be among n, at 97.5 %.
+here exact and two-sided.) The difference of accuracy has Newcombe's score interval for paired
+shares, which has a width also if no image, or every image, is answered right by one alone. Other
+intervals are those of the bootstrap over images, each with both of its answers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from scipy.stats import binomtest
 
 from ..errors import InputTypeError, InputValueError
 from ..utils.display import short_repr
-from ..utils.intervals import Estimate, bootstrap
+from ..utils.intervals import Estimate, bootstrap, newcombe
 from .evaluation import Evaluation
 
 
@@ -40,7 +39,7 @@ class Comparison:
     accuracy_a, accuracy_b : float
         Share of right answers of each, of these images.
     accuracy : Estimate
-        Accuracy of b less that of a.
+        Accuracy of b less that of a, with Newcombe's interval.
     n_only_a, n_only_b : int
         Number of images that only this one answers right.
     n_same : int
@@ -158,7 +157,7 @@ def compare(a: Evaluation, b: Evaluation, *, seed: int = 0) -> Comparison:
         Of the same images with the same labels, in any order. Images are paired by their names.
         Those that one of them skipped are left out. Classes may differ.
     seed : int, default=0
-        Of the bootstrap.
+        Of the bootstrap, whose intervals all differences but that of accuracy have.
 
     Returns
     -------
@@ -213,13 +212,9 @@ def compare(a: Evaluation, b: Evaluation, *, seed: int = 0) -> Comparison:
     rows_a, rows_b = both("n_evaluations")
     loss_a, loss_b = both("log_loss")
     n, only_a, only_b = len(pairs), int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    accuracy = bootstrap(np.mean, right_b.astype(float) - right_a, seed=seed)
-    p_value = 1.0
-    if only_a + only_b:
-        p_value = float(binomtest(only_b, only_a + only_b).pvalue)
-    else:
-        unseen = 1 - 0.025 ** (1 / n)
-        accuracy = Estimate(0.0, -unseen, unseen)
+    n_both = int((right_a & right_b).sum())
+    accuracy = newcombe(n_both, only_a, only_b, n - n_both - only_a - only_b)
+    p_value = float(binomtest(only_b, only_a + only_b).pvalue) if only_a + only_b else 1.0
     return Comparison(
         n=n,
         accuracy_a=float(right_a.mean()),

@@ -18,6 +18,7 @@ from diffusion_classifier.evaluation import (
     bootstrap,
     compare,
     evaluate,
+    newcombe,
     predictions,
     wilson,
 )
@@ -170,7 +171,8 @@ def test_comparisons_are_paired(found):
     assert (result.n, result.n_only_a, result.n_only_b) == (60, 2, 9)
     assert result.p_value == pytest.approx(2 * sum([1, 11, 55]) / 2**11)
     assert result.accuracy.value == pytest.approx(7 / 60)
-    # the normal interval of a mean of -1, 0 and 1, from its variance
+    assert result.accuracy == newcombe(40, 2, 9, 9)
+    # close to the normal interval of a mean of -1, 0 and 1, from its variance
     half = 1.96 * np.sqrt((11 / 60 - (7 / 60) ** 2) / 60)
     assert result.accuracy.low == pytest.approx(7 / 60 - half, abs=0.02)
     assert result.accuracy.high == pytest.approx(7 / 60 + half, abs=0.02)
@@ -183,7 +185,40 @@ def test_comparisons_are_paired(found):
 def test_without_disagreement_the_interval_still_has_a_width(found):
     result = compare(found, found)
     assert result.p_value == 1 and result.n_same == 60
-    assert result.accuracy.high == pytest.approx(1 - 0.025 ** (1 / 60))
+    right = int(found.right.sum())
+    assert result.accuracy == newcombe(right, 0, 0, 60 - right)
+    assert -result.accuracy.low == pytest.approx(result.accuracy.high)
+    assert 1.96 / 60 < result.accuracy.high < 0.1
+
+
+def test_with_full_disagreement_the_interval_still_has_a_width(found):
+    # b alone is right on every image: Wilson's arm of 60 out of 60, from both accuracies
+    result = compare(with_ranks(found, [2] * 60), with_ranks(found, [1] * 60))
+    z = 1.959964
+    assert (result.accuracy.value, result.accuracy.high) == (1, 1)
+    assert result.accuracy.low == pytest.approx(1 - 2**0.5 * z**2 / (60 + z**2))
+
+
+def test_the_interval_of_paired_shares_is_newcombes():
+    # published: M. W. Fagerland, S. Lydersen and P. Laake, "Recommended tests and confidence
+    # intervals for paired binomial proportions", 2014: airway hyper-responsiveness of 21 children
+    assert newcombe(1, 7, 1, 12) == pytest.approx((-6 / 21, -0.507, -0.026), abs=5e-4)
+    # by hand: both right on all of 54, so that one arm is Wilson's, z^2 / (n + z^2), the other 0
+    arm = 1.959964**2 / (54 + 1.959964**2)
+    assert newcombe(54, 0, 0, 0) == pytest.approx((0, -arm, arm))
+    assert newcombe(0, 0, 0, 0)[1:] == (-1, 1)
+    for counts in [(36, 2, 12, 0), (20, 5, 3, 9), (3, 9, 9, 3), (0, 0, 7, 4)]:
+        assert newcombe(*counts)[0] == -newcombe(counts[0], *counts[2:0:-1], counts[3])[0]
+        assert -1 <= newcombe(*counts).low < newcombe(*counts).high <= 1
+
+
+def test_the_interval_of_paired_shares_holds_the_truth():
+    rng = np.random.default_rng(0)
+    held = []
+    for chances in rng.dirichlet(np.ones(4), size=3000):
+        _, low, high = newcombe(*rng.multinomial(60, chances).tolist())
+        held.append(low <= chances[2] - chances[1] <= high)
+    assert 0.94 < np.mean(held) < 0.97  # standard error 0.004
 
 
 def test_images_are_paired_by_name(clf, found):
