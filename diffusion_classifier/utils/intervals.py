@@ -6,9 +6,9 @@ Wilson's interval for a share p of n (E. B. Wilson, "Probable Inference", 1927),
 
 It stays within [0, 1], and has a width when all answers are right.
 
-Two shares p_a and p_b of the same n trials differ by p_b - p_a. Its interval adds the squares of the
-arms of Wilson's intervals [l_a, u_a] and [l_b, u_b] (R. G. Newcombe, "Improved confidence intervals
-for the difference between binomial proportions based on paired data", 1998, method 10):
+Two shares p_a and p_b of the same n trials differ by p_b - p_a. Its interval adds the squares of
+the arms of Wilson's intervals [l_a, u_a] and [l_b, u_b] (R. G. Newcombe, "Improved confidence
+intervals for the difference between binomial proportions based on paired data", 1998, method 10):
 
     low  = p_b - p_a - sqrt((p_b - l_b)^2 - 2 phi (p_b - l_b) (u_a - p_a) + (u_a - p_a)^2)
     high = p_b - p_a + sqrt((u_b - p_b)^2 - 2 phi (u_b - p_b) (p_a - l_a) + (p_a - l_a)^2),
