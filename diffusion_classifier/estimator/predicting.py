@@ -35,7 +35,7 @@ from ..records.compare import comparable_errors
 from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
-from ..scoring.candidates import Candidates
+from ..scoring.candidates import Candidates, same_candidates
 from ..scoring.likelihood_check import LikelihoodCheck
 from ..shortlist.base import Asked, BaseShortlist, Proposal
 from ..store.folder import StoreFolder
@@ -378,12 +378,16 @@ def _finished_part(
 ) -> ErrorTable | None:
     """Make the table of a race that did not end; None if no image finished.
 
-    Images of an earlier table of the same race count as finished.
+    Images of an earlier table of the same race, among the same candidates, count as finished.
     """
     if race is None:
         return None
     results = dict(finished)
-    is_same = earlier is not None and earlier.setup.difference(setup) is None
+    is_same = (
+        earlier is not None
+        and earlier.setup.difference(setup) is None
+        and same_candidates(earlier.candidates, race.candidates)
+    )
     if earlier is not None and is_same and len(earlier.timesteps) <= race.tape.n_draws:
         results = {result.image: result for result in earlier.results()} | results
     results = {image: result for image, result in results.items() if image not in race.skipped}

@@ -41,9 +41,12 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
-        if "judge" not in own and ("select" in own or "_survivors" in own):
-            cls.incremental = False  # an inherited judge would not do what this class selects
+        for base in cls.__mro__:
+            if "judge" in vars(base):
+                return
+            if "select" in vars(base) or "_survivors" in vars(base):
+                cls.incremental = False  # a judge from further up would not do what this selects
+                return
 
     @abstractmethod
     def select(

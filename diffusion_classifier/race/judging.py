@@ -99,7 +99,8 @@ class Judge:
         """Note which prompts [B, P] stay active; return the images that are decided."""
         n_active = active.sum(1).tolist()
         for runner, own, n in zip(group, active, n_active, strict=True):
-            runner.keep(own, n, self._pruner.next_look(runner.n_draws))
+            look = max(self._pruner.next_look(runner.n_draws), runner.n_draws + 1)
+            runner.keep(own, n, look)
         decided = self._scoring.decided(active).tolist()
         return [
             runner

@@ -28,6 +28,7 @@ from ..race.tape import DrawTape
 from ..scoring.calibration import NaturalCalibrator
 from ..scoring.candidates import Candidates
 from ..scoring.class_losses import Scoring, check_loss, read_log_prior
+from ..scoring.learned_part import learned_part
 from ..scoring.weighting import Weighting, WeightingName
 from ..strategies import resolve_strategy
 from ..utils.validation import check_positive_integer
@@ -271,7 +272,9 @@ class ErrorTable(Answers):
             scoring = replace(scoring, weights=weights)
             if scoring.unit != "given":  # a natural temperature follows the weights
                 unit = NaturalCalibrator().prepare(chosen, weights, self.schedule, self.loss)
-                scoring = scoring.calibrated(unit)
+                learned = learned_part(self.scoring, self.schedule, self.loss)
+                level = unit.log_temperature_[0] + learned
+                scoring = replace(scoring.calibrated(unit), log_temperature=(level, 0.0))
         if priors is not None:
             scoring = replace(scoring, log_prior=read_log_prior(priors, len(self.classes)))
         if pruner is None:
@@ -282,6 +285,7 @@ class ErrorTable(Answers):
         """Race the recorded errors again under a given scoring; see ``replay``."""
         budget = check_positive_integer("max_draws", pruner.max_draws)
         tape = DrawTape(self._rounds(), budget)
+        tape[0]  # taken even if no image needs it
         source = RecordedErrors(torch.as_tensor(self.errors))
         raced = np.setdiff1d(np.arange(len(self)), [image for image, _ in self.skipped])
         start = Start.among(self.candidates, scoring)

@@ -29,6 +29,18 @@ from .class_losses import Scoring
 _BEHIND = 1e-9  # distance in log probability by which a class outside stays behind the best inside
 
 
+def same_candidates(some: Candidates | None, all_: Candidates | None) -> bool:
+    """Whether the first of N images have the candidates ``some``; None is all classes."""
+    if some is None or all_ is None:
+        return some is all_
+    first = all_[: len(some)]
+    if some.strength != first.strength or not np.array_equal(some.mask, first.mask):
+        return False
+    if some.log_proba is None or first.log_proba is None:
+        return some.log_proba is first.log_proba
+    return np.array_equal(some.log_proba, first.log_proba)
+
+
 class OneRace(NamedTuple):
     """What one image's race is about.
 
