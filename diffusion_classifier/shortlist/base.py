@@ -187,8 +187,8 @@ class BaseShortlist(DocumentedMixin, BaseEstimator, ABC):
                 raise InputValueError(reason)
         unread = np.isin(np.arange(len(log_proba)), list(skipped))
         log_proba = np.where(unread[:, None], 0.0, log_proba)
+        mask = self.choose(log_proba) | unread[:, None]  # below the floor all classes would tie
         log_proba = log_softmax(np.maximum(log_proba, np.log(_LEAST)), axis=1)
-        mask = self.choose(log_proba) | unread[:, None]
         strength = getattr(self, "prior_strength_", 0.0)
         return Candidates(mask, log_proba, strength), skipped
 

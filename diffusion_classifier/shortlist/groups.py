@@ -8,7 +8,8 @@ the group of class c in a race m, and p the probabilities of the classes before 
 
 With one race this splits the probability of a group among its classes. With several it treats
 factors as independent, which only serves to choose candidates: the classes race as a whole later.
-Classes of the same groups tie, and a shortlist holds all or none of them.
+Classes of the same groups and the same prior tie, and a shortlist holds all or none of them. Other
+classes that happen to tie come in the order of their groups.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor
 
 from ..backends.base import Conditioning
@@ -102,9 +104,16 @@ class GroupShortlist(BaseShortlist):
             used = sorted(set(members))  # groups without a class do not race
             number = torch.tensor([used.index(group) for group in members])
             asked = model.ask([names[group] for group in used], prompts)
+            if len(used) == 1:  # nor does a group of all classes
+                continue
             order = np.argsort([names[group] for group in used], kind="stable")
             number = torch.as_tensor(np.argsort(order))[number]  # models sort their labels
             self.groups_.append(Groups(number, *asked))
+        if not self.groups_:
+            raise InputValueError(
+                f"{short_repr(self)} has no race: all {len(model.classes)} classes are in the same "
+                "group; divide them into at least two, or set shortlist=None."
+            )
         self.prior_strength_ = 0.0
         return self
 
@@ -117,17 +126,25 @@ class GroupShortlist(BaseShortlist):
             gain = found.log_proba - log_prior.numpy()
             log_proba = log_proba + gain[:, groups.members.numpy()]
             skipped |= dict(found.skipped)
-        return Proposal(np.asarray(log_proba), sorted(skipped.items()))
+        # The gains of several races need not sum to a probability.
+        return Proposal(log_softmax(np.asarray(log_proba), axis=1), sorted(skipped.items()))
 
     def choose(self, log_proba: NDArray[np.float64]) -> NDArray[np.bool_]:
-        k = min(self.k, log_proba.shape[1])
-        least = -np.sort(-log_proba, axis=1)[:, k - 1 : k]
-        return log_proba >= least - _TIE
+        k, cell = min(self.k, log_proba.shape[1]), self._cells()
+        order = np.lexsort((np.broadcast_to(cell, log_proba.shape), -log_proba))
+        mask = np.zeros(log_proba.shape, bool)
+        np.put_along_axis(mask, order[:, :k], True, 1)
+        last = order[:, k - 1 : k]
+        tied = log_proba >= np.take_along_axis(log_proba, last, 1) - _TIE
+        return mask | (tied & (cell == cell[last]))
 
     def max_candidates(self, n_classes: int) -> int:
-        cells = torch.stack([groups.members for groups in self.groups_], 1)
-        largest = int(torch.unique(cells, dim=0, return_counts=True)[1].max())
-        return min(self.k - 1 + largest, n_classes)
+        return min(self.k - 1 + int(np.bincount(self._cells()).max()), n_classes)
+
+    def _cells(self) -> NDArray[np.int64]:
+        """Number the combinations of groups; classes [K] of the same groups have the same one."""
+        members = torch.stack([groups.members for groups in self.groups_], 1)
+        return np.unique(members.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
     def max_evaluations(self, model: Model) -> int:
         return sum(model.cost_of(groups.asked) for groups in self.groups_)
@@ -151,7 +168,7 @@ class FactoredShortlist(GroupShortlist):
     first : list of str, optional
         Factors that race first; the others race only as parts of the candidates. By default all.
     k : int, default=10
-        Number of candidates per image; more, if some tie with the k-th because they differ in
+        Number of candidates per image; more, if some tie with the k-th because they differ only in
         factors that do not race first.
     prior_strength : float or "learned", default=0.0
         How much of the factors' log probabilities is added to the log priors of the race. They
@@ -219,6 +236,8 @@ class FactoredShortlist(GroupShortlist):
                 if missing
                 else "factors is empty; give the values of at least one factor."
             )
+        if self.first is not None and not len(self.first):
+            raise InputValueError("first is empty; name at least one factor, or None for all.")
         for option, names in (("first", self.first or ()), ("prompts", self.prompts or ())):
             for name in names:
                 if name not in factors:

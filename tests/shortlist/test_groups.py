@@ -8,6 +8,7 @@ from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import InputTypeError, InputValueError
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.shortlist import FactoredShortlist, HierarchyShortlist, recall
+from diffusion_classifier.shortlist.base import Proposal
 from tests.support.words import COLOURS, DIGITS, FACTORS, LABELS, WordBackend, rows
 
 X, Y = rows(60)
@@ -138,3 +139,49 @@ def test_networks_that_read_no_text_are_refused():
     clf = DiffusionClassifier(backend, shortlist=HierarchyShortlist({"n": ["a", "b"]}))
     with pytest.raises(InputValueError, match="reads no text"):
         clf.fit([[-1.0], [1.0]], ["a", "b"])
+
+
+def far_apart(n_classes, tops):
+    """Log probabilities whose last classes are all below any floor, in a known order."""
+    return np.array([[0.0] * tops + list(-30.0 - np.arange(n_classes - tops))])
+
+
+def test_the_order_below_the_floor_chooses_the_candidates():
+    clf = fitted(factored(k=5), pruner=NoPruning(4))
+    log_proba = far_apart(12, 1)[:, ::-1]  # the last class first
+    found, _ = clf.shortlist_.candidates_from(Proposal(log_proba))
+    assert np.flatnonzero(found.mask[0]).tolist() == [7, 8, 9, 10, 11]
+    assert found.log_proba.min() == pytest.approx(np.log(1e-10), abs=1e-6)
+    nodes = fitted(HierarchyShortlist(NODES, k=5), pruner=NoPruning(4)).shortlist_
+    tree = np.repeat([[-50.0, 0.0, -40.0]], 4, axis=1)
+    assert np.flatnonzero(nodes.candidates_from(Proposal(tree))[0].mask[0]).tolist() == [
+        *range(4, 12)
+    ]
+
+
+def test_ties_keep_to_the_most_candidates_that_are_promised():
+    """An image that says nothing makes all classes tie."""
+    nothing = np.zeros((1, 12))
+    for shortlist, n in ((factored(k=5), 5), (HierarchyShortlist(NODES, k=5), 8)):
+        clf = fitted(shortlist, pruner=NoPruning(4))
+        mask = clf.shortlist_.candidates_from(Proposal(nothing))[0].mask
+        assert mask.sum() == n == clf.shortlist_.max_candidates(12)
+    sure = fitted(factored(k=9), pruner=NoPruning(64), calibrator=1e-3)
+    assert (sure.propose(10 * X[:4]).sum(1) == 9).all()
+    n_evaluations = sure.errors(10 * X[:4]).n_evaluations
+    assert (n_evaluations + 64 * (3 + 4) <= sure.estimate_cost(1).evaluations).all()
+
+
+def test_a_race_of_a_single_group_is_left_out():
+    labels = ["red five", "red one", "red two"]
+    clf = fitted(factored(k=2), labels, pruner=NoPruning(8))
+    assert [groups.prompts for groups in clf.shortlist_.groups_] == [["five", "one", "two"]]
+    expected = fitted(None, ["five", "one", "two"], pruner=NoPruning(8)).predict_proba(X[:4])
+    table = clf.errors(X[:4])
+    np.testing.assert_allclose(np.exp(table.candidates.log_proba), expected, atol=1e-6)
+    assert set(clf.predict(X[:4])) <= set(labels)
+    for only in (factored(first=["colour"]), HierarchyShortlist({"red": labels, "blue": ["x"]})):
+        with pytest.raises(InputValueError, match="all 3 classes are in the same group"):
+            fitted(only, labels)
+    with pytest.raises(InputValueError, match="first is empty"):
+        fitted(factored(first=[]))

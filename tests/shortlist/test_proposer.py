@@ -212,3 +212,14 @@ def test_saved_without_the_proposer(forest, tmp_path):
 def test_what_cannot_propose_is_refused(make, kind, message):
     with pytest.raises(kind, match=message):
         classifier(make()).fit(None, LABELS)
+
+
+def test_the_order_below_the_floor_chooses_the_candidates():
+    class Sure(ClassifierMixin, BaseEstimator):
+        classes_ = np.array(LABELS)
+
+        def predict_proba(self, X):
+            return np.tile(10.0 ** np.arange(-K * 20 + 20, 1, 20), (len(X), 1))  # the last is 1
+
+    mask = classifier(Shortlist(Sure(), k=3)).fit(None, LABELS).propose(X[:2])
+    assert [np.flatnonzero(row).tolist() for row in mask] == [[9, 10, 11]] * 2
