@@ -1,9 +1,9 @@
 """The command line: ``diffusion-classifier``, or ``python -m diffusion_classifier``.
 
 One file per command. Exit codes: 0, all done; 1, an image or the network is at fault; 2, the
-command line is; 3, some images were skipped; 4, the time cap came first; 130, Ctrl-C. Answers that
-were found before are written, whatever the code, unless there are none. With ``--memory`` the same
-command goes on where it stopped.
+command line is; 3, some images were skipped; 4, the time cap came first; 130, Ctrl-C; 141, what
+read stdout has ended. Answers that were found before are written, whatever the code, unless there
+are none. With ``--memory`` the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 
 from .._version import __version__
 from . import compare, cost, evaluate, explain, info, predict
-from .shell import Exit, Shell
+from .shell import Exit, Shell, one_line
 
 __all__ = ["Exit", "app", "main"]
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Classify images with a diffusion model, by the names of the classes alone.",
     epilog="Exit codes: 0 all done, 1 an image or the network failed, 2 wrong usage, 3 some images "
-    "skipped, 4 time cap, 130 Ctrl-C.",
+    "skipped, 4 time cap, 130 Ctrl-C, 141 stdout was closed.",
 )
 
 
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, *where: Any, **kwargs: Any) -> None:
-    typer.echo(f"warning: {' '.join(str(message).splitlines())}", err=True)
+    typer.echo(f"warning: {one_line(str(message))}", err=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputValueError
 from .inputs import find_images, read_labels, shard_of
 from .options import (
     BatchSizeOption,
@@ -55,7 +56,9 @@ def cost(
     Most races end long before the maximum.
     """
     with usage():
-        n = n_images if n_images is not None and not images else len(find_images(images or []))
+        if images and n_images is not None:
+            raise InputValueError("give either images or their number, --n-images, not both.")
+        n = n_images if n_images is not None else len(find_images(images or []))
         n = len(shard_of(n, shard))
         names = read_labels(labels, labels_file)
         check_writable(json_file)

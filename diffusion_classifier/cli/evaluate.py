@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from ..errors import AllSkippedError, InputValueError
+from ..errors import AllSkippedError, DiffusionClassifierError, InputValueError, NetworkError
 from ..evaluation import Evaluation, no_prediction
 from ..evaluation import evaluate as evaluate_classifier
 from ..images import read_images
@@ -36,6 +35,7 @@ from .options import (
 )
 from .outputs import (
     COLUMNS,
+    STDOUT,
     check_writable,
     document,
     shown,
@@ -44,7 +44,7 @@ from .outputs import (
     write,
     write_settings,
 )
-from .running import finish, in_blocks, progress
+from .running import finish, in_blocks, numbered, progress, without_numbers
 from .shell import usage
 
 
@@ -57,7 +57,7 @@ def evaluate(
         str | None,
         typer.Option(help="Hugging Face data set, by its name or folder, instead of a folder."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Split of the data set. Default: test.")] = None,
     image_column: Annotated[
         str | None, typer.Option(help="Column of images. Default: the only one.")
     ] = None,
@@ -94,29 +94,36 @@ def evaluate(
     with usage():
         check_writable(*files)
         everything = read_labelled(folder, dataset, split, (image_column, label_column))
-        classes = np.unique(everything.labels).tolist()
         places = limited(len(everything.labels), limit)
         places = [places[place] for place in shard_of(len(places), shard)]
         if not places:
             raise InputValueError(f"shard {shard!r} has no images; take fewer shards.")
-        images, labels, names = everything.chosen(places)
+        images, labels, names, classes = everything.chosen(places)
     if on_error == "raise" and isinstance(images, list):
-        read_images(images).check_files()  # before anything is loaded or computed
+        with numbered(places):
+            read_images(images).check_files()  # before anything is loaded or computed
     clf = make_classifier(ctx, classes)
     names = [shown(name) for name in names]
+    # A lazy column numbers the images that it cannot decode by their places in the whole already.
+    kind = DiffusionClassifierError if isinstance(images, list) else NetworkError
     kept: dict[str, Any] = {"top": min(top, len(classes))}
 
     def work(block: slice) -> Evaluation | list[dict[str, Any]]:
         options = {"names": names[block], "on_error": on_error, **kept}
         try:
-            return evaluate_classifier(clf, images[block], labels[block], **options)
+            with numbered(places[block], kind):
+                found = evaluate_classifier(clf, images[block], labels[block], **options)
+            without_numbers(found.records)
+            return found
         except AllSkippedError as error:
             unknown = {"rank": None, "log_loss": None, "brier": None}
             rows = zip(names[block], labels[block].tolist(), error.skipped, strict=True)
-            return [
+            records = [
                 {"image": name, "true": true, **no_prediction(reason), **unknown}
                 for name, true, (_, reason) in rows
             ]
+            without_numbers(records)
+            return records
 
     def rescue(block: slice, partial: Any) -> Evaluation | list[dict[str, Any]]:
         done = slice(block.start, block.start + len(partial))
@@ -131,9 +138,9 @@ def evaluate(
     if found is not None:
         place_of = {name: place for place, name in enumerate(names)}
         order = [place_of[record["image"]] for record in found.records]
-        shown_images = Labelled(images, labels, names).chosen(order).images
+        shown_images = Labelled(images, labels, names, classes).chosen(order).images
         _write(ctx, found, files, shown_images, complete=n_done == len(places))
-        if not quiet and json_file is None:
+        if not quiet and json_file is None and STDOUT not in files:
             typer.echo(found.summary())
     skipped = found is None or found.n_skipped > 0
     finish(outcome, n_done, len(places), memory, skipped)

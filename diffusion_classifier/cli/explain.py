@@ -11,6 +11,7 @@ import typer
 from ..errors import InputValueError
 from ..images import read_images
 from ..plotting import EvidenceMapDisplay
+from ..plotting.style import import_pyplot
 from .inputs import read_labels
 from .options import (
     BatchSizeOption,
@@ -30,7 +31,7 @@ from .options import (
     settings_of,
 )
 from .outputs import check_writable, document, shown, to_json, write, write_settings
-from .shell import usage
+from .shell import printable, usage
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -62,6 +63,7 @@ def explain(
         if suffix not in FORMATS:
             raise InputValueError(f"{str(output)!r} must end in one of .{', .'.join(FORMATS)}.")
         check_writable(output, json_file)
+    import_pyplot()  # pictures need it: say so before anything is computed
     read_images([image]).check_files()  # before anything is loaded or computed
     clf = make_classifier(ctx, names)
     first, second = names
@@ -81,4 +83,6 @@ def explain(
     write(json_file, to_json(document("explain", settings, labels=names, summary=found)))
     write_settings("explain", settings, output, json_file)
     if not quiet and json_file is None:
-        typer.echo(f"{first} over {second}: {found['nats']:+.3g} nats in all; see {output}")
+        typer.echo(
+            f"{first} over {second}: {found['nats']:+.3g} nats in all; see {printable(str(output))}"
+        )

@@ -30,19 +30,30 @@ def find_images(sources: Sequence[str]) -> list[str]:
     paths: list[str] = []
     for source in sources:
         if source == "-":
-            paths += [line.strip() for line in sys.stdin if line.strip()]
-        elif os.path.isdir(source):
-            paths += list_images(source)
+            # Names of files are bytes, of any encoding, and may start or end with blanks.
+            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
+            paths += [line for line in lines if line.strip()]
         elif glob.has_magic(source) and not os.path.exists(source):
-            matches = sorted(glob.glob(source, recursive=True))
-            if not matches:
-                raise InputValueError(f"no file matches {source!r}.")
-            paths += matches
+            paths += [path for match in _matches(source) for path in _listed(match)]
         else:
-            paths.append(source)
+            paths += _listed(source)
     if not paths:
         raise InputValueError("no images; give files, folders or globs, or - for a list on stdin.")
     return paths
+
+
+def _listed(source: str) -> list[str]:
+    """Return the images of a folder, or the path of a file."""
+    return list_images(source) if os.path.isdir(source) else [source]
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return what a glob matches, without folders whose content it matches as well."""
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise InputValueError(f"no file matches {pattern!r}.")
+    above = {folder for match in matches for folder in Path(match).parents}
+    return [match for match in matches if Path(match) not in above]
 
 
 def shard_of(n: int, shard: str | None) -> range:
@@ -63,10 +74,12 @@ def read_labels(labels: str | None, file: Path | None) -> list[str]:
     if (labels is None) == (file is None):
         raise InputValueError("give the class names with either --labels or --labels-file.")
     if file is None:
-        parts = [
-            part for line in csv.reader([labels or ""], skipinitialspace=True) for part in line
-        ]
-    elif file.is_file():
+        lines = (labels or "").splitlines(keepends=True)
+        try:
+            parts = [part for line in csv.reader(lines, skipinitialspace=True) for part in line]
+        except csv.Error as error:
+            raise InputValueError(f"--labels cannot be read as CSV: {error}.") from error
+    else:
         try:
             parts = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
@@ -74,8 +87,12 @@ def read_labels(labels: str | None, file: Path | None) -> list[str]:
                 f"the labels file {str(file)!r} is not in UTF-8 ({error.reason} at byte "
                 f"{error.start}); save it as UTF-8."
             ) from error
-    else:
-        raise InputValueError(f"the labels file {str(file)!r} does not exist.")
+        except FileNotFoundError as error:
+            raise InputValueError(f"the labels file {str(file)!r} does not exist.") from error
+        except OSError as error:
+            raise InputValueError(
+                f"the labels file {str(file)!r} cannot be read: {error.strerror}."
+            ) from error
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -88,11 +105,14 @@ class Labelled(NamedTuple):
     labels : ndarray of shape (n,)
     names : list of str or int
         Paths, or places in the data set.
+    classes : list
+        All classes, also those without images.
     """
 
     images: Any
     labels: NDArray[Any]
     names: list[Any]
+    classes: list[Any]
 
     def chosen(self, places: Sequence[int]) -> Labelled:
         """Return the images at these places."""
@@ -100,13 +120,14 @@ class Labelled(NamedTuple):
             images: Any = [self.images[place] for place in places]
         else:
             images = self.images[list(places)]
-        return Labelled(images, self.labels[list(places)], [self.names[i] for i in places])
+        names = [self.names[place] for place in places]
+        return Labelled(images, self.labels[list(places)], names, self.classes)
 
 
 def read_labelled(
     folder: str | None,
     dataset: str | None,
-    split: str,
+    split: str | None,
     columns: tuple[str | None, str | None] = (None, None),
 ) -> Labelled:
     """Read a folder with one sub-folder per class, or a Hugging Face data set.
@@ -116,8 +137,8 @@ def read_labelled(
     folder : str or None
     dataset : str or None
         Name on the Hub, or a folder that ``datasets`` can read.
-    split : str
-        Of the data set.
+    split : str or None
+        Of the data set; None is "test", or all of a folder that was saved without splits.
     columns : tuple of (str or None, str or None)
         Names of the image and label columns; None finds the only ones.
 
@@ -130,7 +151,8 @@ def read_labelled(
         raise InputValueError("give either a folder with one sub-folder per class, or --dataset.")
     if folder is not None:
         found = load_image_folder(folder)
-        return Labelled(found.paths, found.labels, list(found.paths))
+        classes = np.unique(found.labels).tolist()
+        return Labelled(found.paths, found.labels, list(found.paths), classes)
     rows = _load_dataset(str(dataset), split)
     image = columns[0] or _only(rows, "Image", "--image-column")
     label = columns[1] or _only(rows, "ClassLabel", "--label-column")
@@ -139,14 +161,20 @@ def read_labelled(
             raise InputValueError(
                 f"{option} {name!r} is no column of {dataset!r}; it has {rows.column_names}."
             )
-    labels = np.asarray(rows[label])
     names = getattr(rows.features[label], "names", None)
-    if names is not None:
-        labels = np.array(names)[labels]
-    return Labelled(as_images(rows[image]), labels, list(range(len(rows))))
+    labels = list(rows[label])
+    for place, value in enumerate(labels):
+        if value is None or (names is not None and not 0 <= value < len(names)):  # -1 by custom
+            raise InputValueError(
+                f"row {place} of the data set {dataset!r} has no label: {label!r} is {value!r}; "
+                "choose another --split or --label-column, or remove such rows."
+            )
+    found = np.asarray(labels) if names is None else np.array(names)[labels]
+    classes = np.unique(found if names is None else names).tolist()
+    return Labelled(as_images(rows[image]), found, list(range(len(rows))), classes)
 
 
-def _load_dataset(name: str, split: str) -> Any:
+def _load_dataset(name: str, split: str | None) -> Any:
     """Load one split of a data set from the Hub or a folder."""
     try:
         import datasets
@@ -155,13 +183,17 @@ def _load_dataset(name: str, split: str) -> Any:
     try:
         saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
         if not saved:
-            return datasets.load_dataset(name, split=split)
+            return datasets.load_dataset(name, split=split or "test")
         rows = datasets.load_from_disk(name)
-        return rows[split] if isinstance(rows, dict) else rows
+        if isinstance(rows, dict):
+            return rows[split or "test"]
+        if split not in (None, rows.split):
+            raise ValueError(f"it was saved without splits (split: {rows.split}); omit --split.")
+        return rows
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputValueError(
-            f"the data set {name!r}, split {split!r}, cannot be loaded: {reason}"
+            f"the data set {name!r}, split {split or 'test'!r}, cannot be loaded: {reason}"
         ) from error
 
 

@@ -20,6 +20,7 @@ from .outputs import shown
 from .shell import usage
 
 NOT_KEPT = ("config", "quiet", "help")
+MONTH = 30 * 24 * 60  # minutes; timers cannot wait longer than 49 days everywhere
 
 
 def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
@@ -40,7 +41,7 @@ def read_config(ctx: typer.Context, file: Path | None) -> Path | None:
     if not isinstance(values, dict):
         raise typer.BadParameter(f"{str(file)!r} must hold lines such as 'labels: [cat, dog]'.")
     known = {key: param for param in ctx.command.params for key in _keys(param)}
-    for name in NOT_KEPT:
+    for name in ("config", "help"):
         known.pop(name, None)
     defaults = {}
     for key, value in values.items():
@@ -69,8 +70,11 @@ def _as_typed(key: str, value: Any, param: Any) -> Any:
         raise typer.BadParameter(f"{key}: {value!r} must be true or false.")
     items = value if isinstance(value, list) else [value]
     for item in items:
-        if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise typer.BadParameter(f"{key}: {item!r} is no text or number; put it in quotes.")
+        # YAML reads 007 as 7, and yes as true: a class name has to be a text.
+        allowed = str if key == "labels" else str | int | float
+        if isinstance(item, bool) or not isinstance(item, allowed):
+            kind = "text" if key == "labels" else "text or number"
+            raise typer.BadParameter(f"{key}: {item!r} is no {kind}; put it in quotes.")
     texts = [str(item) for item in items]
     if getattr(param, "multiple", False) or param.nargs == -1:
         return texts
@@ -83,7 +87,12 @@ def _as_typed(key: str, value: Any, param: Any) -> Any:
 
 def join_labels(labels: list[str]) -> str:
     """Join class names as ``--labels`` reads them."""
-    return ",".join('"' + x.replace('"', '""') + '"' if set('",') & set(x) else x for x in labels)
+
+    def quoted(label: str) -> str:
+        special = set('",') & set(label) or len(label.splitlines()) > 1
+        return '"' + label.replace('"', '""') + '"' if special else label
+
+    return ",".join(map(quoted, labels))
 
 
 def settings_of(ctx: typer.Context) -> dict[str, Any]:
@@ -132,7 +141,10 @@ Shard = Annotated[
     str | None, typer.Option(help="i/n: only the i-th of n parts, for n processes or machines.")
 ]
 MaxMinutes = Annotated[
-    float | None, typer.Option(min=0, help="Stop after this time, with the answers so far.")
+    float | None,
+    typer.Option(
+        min=0, max=MONTH, help="Stop after this time, at most 30 days, with the answers so far."
+    ),
 ]
 PrunerOption = Annotated[PrunerName, typer.Option(help="How classes that lose are dropped.")]
 MaxDraws = Annotated[

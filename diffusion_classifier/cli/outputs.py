@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import typer
 import yaml
 
 from .._version import __version__
-from ..errors import InputFileError, MissingFileError
+from ..errors import InputFileError, InputValueError, MissingFileError
 from ..utils.files import atomic_file, check_regular
 
 SCHEMA = 1
@@ -56,8 +57,18 @@ def document(
 
 
 def check_writable(*files: Path | None) -> None:
-    """Raise, before any work, unless files and the settings beside them can be written."""
+    """Raise, before any work, unless files and the settings beside them can be written.
+
+    Each needs a path of its own, and one at most may be "-".
+    """
+    taken = {os.path.realpath(settings_file(file)) for file in files if file and file != STDOUT}
     for file in filter(None, files):
+        place = "-" if file == STDOUT else os.path.realpath(file)
+        if place in taken:
+            raise InputValueError(
+                f"{str(file)!r} is the path of two outputs; give each a path of its own."
+            )
+        taken.add(place)
         if file == STDOUT:
             continue
         if not file.parent.is_dir():
@@ -80,8 +91,22 @@ def write(file: Path | None, content: str | bytes) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Format as JSON."""
-    return json.dumps(value, indent=1) + "\n"
+    """Format as JSON, with null for NaN and infinity, which JSON lacks."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def to_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format as JSON lines, one object per row, with null as in ``to_json``."""
+    return "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of all numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def settings_file(file: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,9 +32,18 @@ from .options import (
     make_classifier,
     settings_of,
 )
-from .outputs import check_writable, document, shown, to_csv, to_json, write, write_settings
-from .running import finish, in_blocks, progress
-from .shell import usage
+from .outputs import (
+    check_writable,
+    document,
+    shown,
+    to_csv,
+    to_json,
+    to_json_lines,
+    write,
+    write_settings,
+)
+from .running import finish, in_blocks, numbered, progress, without_numbers
+from .shell import printable, usage
 
 
 def predict(
@@ -72,16 +79,20 @@ def predict(
     files = csv_file, json_file, jsonl_file
     with usage():
         paths = find_images(images or [])
-        paths = [paths[place] for place in shard_of(len(paths), shard)]
+        places = shard_of(len(paths), shard)
+        paths = [paths[place] for place in places]
         names = read_labels(labels, labels_file)
         check_writable(*files)
     if on_error == "raise" and paths:
-        read_images(paths).check_files()  # before anything is loaded or computed
+        with numbered(places):
+            read_images(paths).check_files()  # before anything is loaded or computed
     clf = make_classifier(ctx, names)
 
     def work(block: slice) -> dict[int, dict[str, Any]]:
-        found = predictions(clf, paths[block], top=top, on_error=on_error)
-        return dict(enumerate(map(_without_number, found), block.start))
+        with numbered(places[block]):
+            found = predictions(clf, paths[block], top=top, on_error=on_error)
+        without_numbers(found)
+        return dict(enumerate(found, block.start))
 
     def rescue(block: slice, partial: Any) -> dict[int, dict[str, Any]]:
         done = enumerate(predictions(clf, partial, top=top, on_error="skip"), block.start)
@@ -96,18 +107,12 @@ def predict(
         result = document("predict", settings, labels=names, results=rows, complete=complete)
         write(csv_file, to_csv(rows))
         write(json_file, to_json(result))
-        write(jsonl_file, "".join(json.dumps(row) + "\n" for row in rows))
+        write(jsonl_file, to_json_lines(rows))
         write_settings("predict", settings, *files)
     if not (quiet or any(files)):
         for row in rows:
-            answer = row["error"] or f"{row['label']}\t{row['probability']:.3f}"
-            typer.echo(f"{row['image']}\t{answer}")
+            label, reason = printable(str(row["label"])), printable(row["error"] or "")
+            answer = reason or f"{label}\t{row['probability']:.3f}"
+            typer.echo(f"{printable(row['image'])}\t{answer}")
     skipped = any(row["error"] for row in rows)
     finish(outcome, len(rows), len(paths), memory, skipped)
-
-
-def _without_number(record: dict[str, Any]) -> dict[str, Any]:
-    """Remove an image's number within its block from the reason; the row has its path."""
-    if record["error"]:
-        record["error"] = re.sub(r"^image \d+:? ", "", record["error"])
-    return record

@@ -7,9 +7,10 @@ its finished images as ``partial``.
 from __future__ import annotations
 
 import _thread
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -17,11 +18,13 @@ import typer
 
 from ..callbacks import Callback, RaceEnd, RaceResult, Tenths
 from ..classifier import DiffusionClassifier
-from ..errors import DiffusionClassifierError
+from ..errors import DiffusionClassifierError, NonFiniteOutputError
 from .shell import Exit, is_terminal
 
 BLOCK = 256  # images whose errors are held at once
 Part = TypeVar("Part")
+# A quoted text, such as a path, or the number of an image.
+_NUMBER = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\bimage (\d+)\b""")
 
 
 class Outcome(NamedTuple, Generic[Part]):
@@ -79,6 +82,34 @@ def in_blocks(
             return Outcome(parts, Exit.TIME if over.is_set() else Exit.INTERRUPTED, None)
         return Outcome(parts, Exit.FAILED, stop)
     return Outcome(parts, Exit.ANSWERED, None)
+
+
+@contextmanager
+def numbered(
+    places: Sequence[int], kind: type[DiffusionClassifierError] = DiffusionClassifierError
+) -> Iterator[None]:
+    """Let errors of a kind name images by their places in the whole input, not in the block."""
+
+    def placed(found: re.Match[str]) -> str:
+        number = found[1]
+        known = number is not None and int(number) < len(places)
+        return f"image {places[int(number)]}" if known else found[0]
+
+    try:
+        yield
+    except kind as error:
+        if error.args:
+            error.args = (_NUMBER.sub(placed, str(error.args[0])), *error.args[1:])
+        if isinstance(error, NonFiniteOutputError) and error.image is not None:
+            error.image = places[error.image]
+        raise
+
+
+def without_numbers(records: Sequence[dict[str, Any]]) -> None:
+    """Remove images' numbers within a block from the reasons of records, which have names."""
+    for record in records:
+        if record["error"]:
+            record["error"] = re.sub(r"^image \d+:? ", "", record["error"])
 
 
 def finish(outcome: Outcome[Any], n_done: int, n: int, memory: str | None, skipped: bool) -> None:

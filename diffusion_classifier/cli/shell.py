@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from typing import Any
 
@@ -23,6 +25,7 @@ class Exit(IntEnum):
     SKIPPED = 3
     TIME = 4
     INTERRUPTED = 130
+    CLOSED = 141
 
 
 # Typer has a click of its own or that of click, depending on its version.
@@ -38,10 +41,16 @@ class Shell(TyperGroup):
             return super().invoke(ctx)
         except _WrongUsage as error:
             name = getattr(getattr(error, "ctx", None), "command_path", "diffusion-classifier")
-            tell(f"{_one_line(error.format_message()).rstrip('.')}. See {name} --help.")
+            message = error.format_message().rstrip(".")
+            tell(f"{message}{'' if message.endswith('?') else '.'} See {name} --help.")
             raise typer.Exit(Exit.USAGE) from error
+        except BrokenPipeError as error:
+            # As with "| head": who reads the answers has enough. Python would complain at its end.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Exit.CLOSED) from error
         except (DiffusionClassifierError, OSError, ImportError) as error:
-            tell(_one_line(str(error)))
+            tell(str(error))
             raise typer.Exit(Exit.FAILED) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted: nothing was computed yet.", err=True)
@@ -54,17 +63,32 @@ def usage() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        tell(_one_line(str(error)))
+        tell(str(error))
         raise typer.Exit(Exit.USAGE) from error
 
 
 def tell(message: str) -> None:
-    """Print an error."""
-    typer.echo(f"error: {message}", err=True)
+    """Print an error, as one line."""
+    typer.echo(f"error: {one_line(message)}", err=True)
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.splitlines())
+def one_line(message: str) -> str:
+    """Return a message as one line that a terminal can show."""
+    return printable(" ".join(message.splitlines()))
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, which a terminal would obey.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\\\n'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in ("Cc", "Zl", "Zp")
+        else char
+        for char in text
+    )
 
 
 def is_terminal() -> bool:

@@ -18,8 +18,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 LONGEST_LABEL = 24  # characters
 
 
-def new_axes(ax: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """Return the axes to draw in: those given, or those of a new figure of ``size`` inches.
+def import_pyplot() -> Any:
+    """Return matplotlib's pyplot.
 
     Raises
     ------
@@ -33,6 +33,18 @@ def new_axes(ax: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
             "pictures need matplotlib; install it with "
             "pip install 'diffusion-classifier[plot]', or pip install matplotlib."
         ) from error
+    return pyplot
+
+
+def new_axes(ax: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
+    """Return the axes to draw in: those given, or those of a new figure of ``size`` inches.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    pyplot = import_pyplot()
     if ax is None:
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
     return ax

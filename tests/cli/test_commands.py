@@ -63,6 +63,8 @@ def test_cost_is_what_the_estimator_says(picture, tmp_path):
     printed = run("cost", picture, *options).stdout
     assert printed.startswith("1 images, 2 classes: at most 20 evaluations, ")
     assert run("cost", *options).exit_code == Exit.USAGE
+    both = run("cost", "-n", 5, picture, *options)
+    assert both.exit_code == Exit.USAGE and "not both" in both.stderr
     assert [as_time(s) for s in (3, 90, 5400, 2 * 86400)] == [
         "3.0 seconds", "1.5 minutes", "1.5 hours", "2.0 days",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.cli import Exit, app, running
 from diffusion_classifier.cli.compare import read_evaluation
 from diffusion_classifier.datasets import load_scenes
-from diffusion_classifier.evaluation import Evaluation, compare, evaluate
+from diffusion_classifier.evaluation import FIELDS, Evaluation, compare, evaluate
 from diffusion_classifier.pruners import StagedPruner
 from diffusion_classifier.race.engine import Engine
 
@@ -167,7 +167,7 @@ def test_runs_are_compared_and_others_refused(tmp_path):
 
     def made(share):
         records = [
-            {
+            dict.fromkeys(FIELDS) | {
                 "image": f"{i}.png", "true": "a", "label": "a" if right else "b",
                 "probability": 0.8, "rank": 1 if right else 2, "log_loss": 0.2, "brier": 0.1,
                 "n_evaluations": int(rng.integers(50, 100)), "resolved": True, "error": None,

@@ -39,6 +39,18 @@ def test_a_file_gives_options_and_the_command_line_wins(pictures, tmp_path):
     assert found["settings"]["batch-size"] == 32
 
 
+def test_a_file_may_ask_for_quiet(pictures, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        yaml.safe_dump({"images": pictures, "labels": ["red", "blue"], "max-draws": 2})
+    )
+    assert run("predict", "--config", config).stdout.count("\n") == 2
+    with config.open("a") as file:
+        file.write("quiet: true\n")
+    result = run("predict", "--config", config)
+    assert result.exit_code == 0 and result.output == ""
+
+
 def test_settings_beside_results_repeat_the_run(pictures, tmp_path):
     out, csv = tmp_path / "out.json", tmp_path / "table.csv"
     options = ["--labels", "red digit,blue digit", "--seed", 7, "--json", out, "--csv", csv]
@@ -59,7 +71,12 @@ def test_settings_beside_results_repeat_the_run(pictures, tmp_path):
         ("modle: x", "unknown key 'modle'; do you mean 'model'?"),
         ("zzz: x", "unknown key 'zzz'; known are images, labels"),
         ("config: other.yaml", "unknown key 'config'"),
-        ("labels: [yes, no]", "labels: True is no text or number; put it in quotes"),
+        ("labels: [yes, no]", "labels: True is no text; put it in quotes"),
+        ("labels: [007, cat]", "labels: 7 is no text; put it in quotes"),
+        ("labels: 1.5", "labels: 1.5 is no text; put it in quotes"),
+        ("modle: x", "do you mean 'model'? See "),
+        ("quiet: 1", "quiet: 1 must be true or false"),
+        ("max-minutes: 1e9", "'--max-minutes'"),
         ("labels: {a: b}", "labels: {'a': 'b'} is no text"),
         ("top: [1, 2]", "top: [1, 2] must be one value"),
         ("top: many", "'--top'"),
