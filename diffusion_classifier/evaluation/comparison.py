@@ -25,6 +25,7 @@ from scipy.stats import binomtest
 from ..errors import InputTypeError, InputValueError
 from ..utils.display import short_repr
 from ..utils.intervals import Estimate, bootstrap, newcombe
+from ..utils.plain import finite
 from .evaluation import Evaluation
 
 
@@ -52,7 +53,7 @@ class Comparison:
     evaluations : Estimate
         Mean number of network rows of an image, b less a.
     evaluations_ratio : Estimate
-        That of b divided by that of a.
+        That of b divided by that of a; NaN or infinite if a took none.
     seconds_per_image_a, seconds_per_image_b : float or None
         Wall-clock time. Images share network calls, so one run has one time, without an interval.
 
@@ -86,8 +87,8 @@ class Comparison:
 
     @property
     def seconds_ratio(self) -> float | None:
-        """Time of b divided by that of a; None if one was not measured."""
-        if self.seconds_per_image_a is None or self.seconds_per_image_b is None:
+        """Time of b divided by that of a; None if one was not measured, or that of a is 0."""
+        if not self.seconds_per_image_a or self.seconds_per_image_b is None:
             return None
         return self.seconds_per_image_b / self.seconds_per_image_a
 
@@ -135,15 +136,12 @@ class Comparison:
         -------
         dict
             The attributes, estimates as lists [value, low, high]; ``format`` and ``version``.
+            Numbers that are not finite are None.
         """
-        values = {
-            name: list(value) if isinstance(value, Estimate) else value
-            for name, value in vars(self).items()
-        }
         return {
             "format": "diffusion_classifier comparison",
             "version": 1,
-            **values,
+            **finite(vars(self)),
             "seconds_ratio": self.seconds_ratio,
         }
 
@@ -211,6 +209,8 @@ def compare(a: Evaluation, b: Evaluation, *, seed: int = 0) -> Comparison:
     right_a, right_b = (rank == 1 for rank in both("rank"))
     rows_a, rows_b = both("n_evaluations")
     loss_a, loss_b = both("log_loss")
+    with np.errstate(invalid="ignore"):  # of two infinite losses, the difference is unknown
+        loss = loss_b - loss_a
     n, only_a, only_b = len(pairs), int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     n_both = int((right_a & right_b).sum())
     accuracy = newcombe(n_both, only_a, only_b, n - n_both - only_a - only_b)
@@ -224,10 +224,13 @@ def compare(a: Evaluation, b: Evaluation, *, seed: int = 0) -> Comparison:
         n_only_b=only_b,
         n_same=sum(one["label"] == other["label"] for one, other in pairs),
         p_value=p_value,
-        log_loss=bootstrap(np.mean, loss_b - loss_a, seed=seed),
+        log_loss=bootstrap(np.mean, loss, seed=seed),
         evaluations=bootstrap(np.mean, rows_b - rows_a, seed=seed),
         evaluations_ratio=bootstrap(
-            lambda first, second: second.mean() / first.mean(), rows_a, rows_b, seed=seed
+            lambda first, second: np.divide(second.mean(), first.mean()),
+            rows_a,
+            rows_b,
+            seed=seed,
         ),
         seconds_per_image_a=a.seconds_per_image,
         seconds_per_image_b=b.seconds_per_image,

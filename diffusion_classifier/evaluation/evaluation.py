@@ -7,7 +7,7 @@ as JSON, read again and compared image by image.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -15,11 +15,15 @@ import numpy as np
 
 from ..errors import InputValueError
 from ..utils.display import short_repr
+from ..utils.plain import finite
 from .figures import Figures
+from .predictions import FIELDS
 from .report import write_report
 
 FORMAT = "diffusion_classifier evaluation"
 SCORES = ("rank", "log_loss", "brier")
+# Settings in which parts may differ: two change no answer, the network and the seed say the others.
+_FREE = ("batch_size", "device", "backend", "random_state")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +108,11 @@ class Evaluation(Figures):
         dict
             ``format``, ``version``, ``metrics``, ``classes``, ``confusion`` (triples of true
             label, predicted label and count, for counts above 0), ``settings``, ``network``,
-            ``seconds`` and ``images``, the records. :meth:`from_dict` reads it.
+            ``seconds`` and ``images``, the records. Numbers that are not finite are None.
+            :meth:`from_dict` reads it.
         """
         found = np.argwhere(self.confusion)
-        return {
+        values = {
             "format": FORMAT,
             "version": 1,
             "metrics": self.metrics(),
@@ -121,6 +126,8 @@ class Evaluation(Figures):
             "seconds": self.seconds,
             "images": self.records,
         }
+        plain: dict[str, Any] = finite(values)
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -133,12 +140,13 @@ class Evaluation(Figures):
         Returns
         -------
         Evaluation
-            Without ``races``.
+            Without ``races``. A log-loss of None is infinite, as JSON holds no such number.
 
         Raises
         ------
         InputValueError
-            If it is no evaluation, of another version, or an entry is missing.
+            If it is no evaluation, of another version, an entry is missing, or a label is none of
+            the classes.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise InputValueError(
@@ -158,9 +166,9 @@ class Evaluation(Figures):
                 top=int(values["metrics"]["top"]),
                 seconds=values["seconds"],
             )
+            classes = set(made.classes)
             for number, record in enumerate(made.records):
-                if missing := {"image", "true", "error", *SCORES} - record.keys():
-                    raise InputValueError(f"images[{number}] has no {min(missing)!r}.")
+                _check_record(number, record, classes)
         except (KeyError, TypeError, ValueError) as error:
             raise InputValueError(f"the evaluation is not complete: {error}") from error
         return made
@@ -172,7 +180,8 @@ class Evaluation(Figures):
         Parameters
         ----------
         parts : iterable of Evaluation
-            Of the same classes.
+            Of the same classes, network, settings and ``top``. Only what changes no answer may
+            differ: ``batch_size`` and ``device``.
 
         Returns
         -------
@@ -182,17 +191,13 @@ class Evaluation(Figures):
         Raises
         ------
         InputValueError
-            If there is none, or classes differ.
+            If there is none, or they differ. The message names the first key that does.
         """
         made = list(parts)
         if not made:
             raise InputValueError("there are no evaluations to join; give at least one.")
         for number, part in enumerate(made):
-            if part.classes != made[0].classes:
-                raise InputValueError(
-                    f"parts[{number}] has classes {short_repr(part.classes)}, but parts[0] "
-                    f"{short_repr(made[0].classes)}; join evaluations of the same classes."
-                )
+            _check_alike(number, part, made[0])
         times = [part.seconds for part in made]
         starts = np.cumsum([0, *(len(part.records) for part in made)]).tolist()
         races = {
@@ -206,3 +211,49 @@ class Evaluation(Figures):
             seconds=None if None in times else sum(filter(None, times)),
             races=races,
         )
+
+
+def _check_record(number: int, record: dict[str, Any], classes: set[Any]) -> None:
+    """Raise unless a record that was read is complete; give back a log-loss that JSON lacks."""
+    required = ("image", "true", *FIELDS, *SCORES)
+    if missing := [name for name in required if name not in record]:
+        raise InputValueError(f"images[{number}] has no {missing[0]!r}.")
+    for name in ("true",) if record["error"] is not None else ("true", "label"):
+        if record[name] not in classes:
+            raise InputValueError(
+                f"images[{number}] has {name}={short_repr(record[name])}, which is none of the "
+                f"evaluation's classes {short_repr(sorted(classes))}."
+            )
+    if record["error"] is not None:
+        return
+    if record["log_loss"] is None:
+        record["log_loss"] = np.inf
+    for name in ("probability", "n_evaluations", "resolved", *SCORES):
+        if not isinstance(record[name], int | float):
+            raise InputValueError(
+                f"images[{number}] has {name}={short_repr(record[name])}, which is no number."
+            )
+
+
+def _check_alike(number: int, part: Evaluation, first: Evaluation) -> None:
+    """Raise unless a part is of the same classifier as the first."""
+    for name, ours, theirs in (
+        ("classes", first.classes, part.classes),
+        ("top", first.top, part.top),
+        *_entries("network", first.network, part.network),
+        *_entries("settings", first.settings, part.settings),
+    ):
+        if ours != theirs:
+            raise InputValueError(
+                f"parts[{number}] has {name}={short_repr(theirs)}, but parts[0] "
+                f"{short_repr(ours)}; join parts of one evaluation, and compare others."
+            )
+
+
+def _entries(
+    name: str, ours: dict[str, Any], theirs: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name of each entry of two dicts that counts, and both of its values."""
+    for key in {**ours, **theirs}:
+        if name == "network" or key not in _FREE:
+            yield f"{name}[{key!r}]", ours.get(key), theirs.get(key)

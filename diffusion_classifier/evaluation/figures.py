@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..records.table import ErrorTable
 from ..utils.intervals import Estimate, bootstrap, wilson
+from ..utils.plain import finite
 from .metrics import calibration_error, count_answers
 
 
@@ -156,6 +157,8 @@ class Figures:
     def metrics(self) -> dict[str, Any]:
         """Return all figures: estimates as lists [value, low, high], others as numbers.
 
+        Numbers that are not finite are None.
+
         Returns
         -------
         dict
@@ -168,13 +171,13 @@ class Figures:
             "n": self.n,
             "n_skipped": self.n_skipped,
             "top": self.top,
-            **{name: _plain(getattr(self, name)) for name in names},
-            "calibration_error": self.calibration_error,
-            "evaluations": _plain(self.evaluations),
-            "resolved": _plain(self.resolved),
+            **{name: finite(getattr(self, name)) for name in names},
+            "calibration_error": finite(self.calibration_error),
+            "evaluations": finite(self.evaluations),
+            "resolved": finite(self.resolved),
             "seconds_per_image": self.seconds_per_image,
             "per_class": [
-                {name: _plain(value) for name, value in row.items()} for row in self.per_class
+                {name: finite(value) for name, value in row.items()} for row in self.per_class
             ],
         }
 
@@ -210,13 +213,6 @@ class Figures:
         lines = self.lines()
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
-
-
-def _plain(value: Any) -> Any:
-    """Return an estimate as a list, NaN as None."""
-    if isinstance(value, Estimate):
-        return [None if np.isnan(number) else float(number) for number in value]
-    return value
 
 
 def as_share(share: Estimate) -> str:

@@ -113,7 +113,7 @@ def newcombe(n_both: int, n_only_a: int, n_only_b: int, n_neither: int) -> Estim
         return Estimate(np.nan, -1.0, 1.0)
     n_a, n_b = n_both + n_only_a, n_both + n_only_b
     a, b = wilson(n_a, n), wilson(n_b, n)
-    cross = n_both * n_neither - n_only_a * n_only_b
+    cross: float = n_both * n_neither - n_only_a * n_only_b
     if cross > 0:
         cross = max(cross - n / 2, 0)
     margins = n_a * (n - n_a) * n_b * (n - n_b)
@@ -151,6 +151,7 @@ def bootstrap(
     Returns
     -------
     Estimate
+        Ends are NaN or infinite if the figure of some samples is.
 
     Examples
     --------
@@ -166,9 +167,11 @@ def bootstrap(
         members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         n_units = len(members)
     values = []
-    for _ in range(N_RESAMPLES):
-        picks = rng.integers(n_units, size=n_units)
-        rows = picks if clusters is None else np.concatenate([members[pick] for pick in picks])
-        values.append(figure(*(array[rows] for array in arrays)))
-    low, high = np.quantile(values, [0.025, 0.975]).tolist()
-    return Estimate(float(figure(*arrays)), low, high)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a sample's figure may be infinite
+        for _ in range(N_RESAMPLES):
+            picks = rng.integers(n_units, size=n_units)
+            rows = picks if clusters is None else np.concatenate([members[pick] for pick in picks])
+            values.append(figure(*(array[rows] for array in arrays)))
+        value = float(figure(*arrays))
+        low, high = np.quantile(values, [0.025, 0.975]).tolist()
+    return Estimate(value, low, high)

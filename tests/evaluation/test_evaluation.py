@@ -1,6 +1,7 @@
 """Evaluations agree with scikit-learn's metrics, and survive JSON; comparisons are paired."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import AllSkippedError, InputTypeError, InputValueError
 from diffusion_classifier.evaluation import (
+    FIELDS,
     Evaluation,
     as_frame,
     bootstrap,
@@ -117,6 +119,72 @@ def test_an_evaluation_is_read_again_from_json(found):
     del damaged["images"][3]["rank"]
     with pytest.raises(InputValueError, match=r"images\[3\] has no 'rank'"):
         Evaluation.from_dict(damaged)
+
+
+def test_an_incomplete_evaluation_names_what_is_missing(found):
+    text = json.dumps(found.to_dict())
+
+    def read(change):
+        damaged = json.loads(text)
+        change(damaged["images"][3])
+        return Evaluation.from_dict(damaged)
+
+    for name in ("image", "true", *FIELDS, "rank", "log_loss", "brier"):
+        with pytest.raises(InputValueError, match=rf"images\[3\] has no '{name}'"):
+            read(lambda record, name=name: record.pop(name))
+    for name in ("true", "label"):
+        with pytest.raises(InputValueError, match=rf"images\[3\] has {name}='zebra', .*'bee'"):
+            read(lambda record, name=name: record.update({name: "zebra"}))
+    with pytest.raises(InputValueError, match=r"images\[3\] has n_evaluations=None"):
+        read(lambda record: record.update(n_evaluations=None))
+
+
+def test_infinite_figures_are_written_as_null_and_read_again(found):
+    records = [dict(record) for record in found.records]
+    records[2]["log_loss"] = np.inf  # the answer gave the true class no probability at all
+    records[4]["n_evaluations"] = 0
+    settings = {**found.settings, "priors": [np.inf, 1.0]}
+    made = replace(found, records=records, settings=settings)
+    text = json.dumps(made.to_dict(), allow_nan=False)
+    values = json.loads(text)
+    assert values["images"][2]["log_loss"] is None and values["settings"]["priors"] == [None, 1]
+    assert values["metrics"]["log_loss"][0] is None and values["metrics"]["accuracy"][0] > 0.5
+    again = Evaluation.from_dict(values)
+    assert again.records[2]["log_loss"] == np.inf and again.records == made.records
+    result = compare(made, again)  # inf - inf
+    assert np.isnan(result.log_loss.value)
+    free = with_ranks(found, [1] * 60, rows=0)
+    ratio = compare(free, replace(found, seconds=2.0))
+    assert ratio.evaluations_ratio.value == np.inf
+    timeless = compare(replace(free, seconds=0.0), found)
+    assert timeless.seconds_ratio is None
+    for one in (result, ratio, compare(free, free), timeless):
+        plain = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+        assert "b - a" in one.summary()
+    assert plain["evaluations_ratio"] == [None] * 3
+
+
+def test_parts_of_different_classifiers_are_not_joined(clf, found):
+    others = {
+        r"top=3, but parts\[0\] 2": replace(found, top=3),
+        r"network\['resize'\]='pad'": replace(found, network={**found.network, "resize": "pad"}),
+        r"network\['revision'\]='x', but parts\[0\] None": replace(
+            found, network={**found.network, "revision": "x"}
+        ),
+        r"settings\['weighting'\]='uniform', but parts\[0\] 'likelihood'": replace(
+            found, settings={**found.settings, "weighting": "uniform"}
+        ),
+        r"settings\['seed'\]": evaluate(
+            clone(clf).set_params(random_state=1).fit(MEANS, NAMES), X[:2], LABELS[:2], top=2
+        ),
+        r"classes=\['ant'\]": replace(found, classes=["ant"]),
+    }
+    for message, other in others.items():
+        with pytest.raises(InputValueError, match=rf"parts\[1\] has {message}"):
+            Evaluation.concatenate([found, other])
+    # what changes no answer may differ: shards run on different machines
+    settings = {**found.settings, "device": "cuda", "batch_size": 64}
+    assert Evaluation.concatenate([found, replace(found, settings=settings)]).n == 120
 
 
 def test_parts_add_up_to_the_whole(clf, found):
