@@ -4,6 +4,7 @@ import io
 import os
 import threading
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -11,7 +12,6 @@ from diffusion_classifier.cli.inputs import find_images, read_labelled, read_lab
 from diffusion_classifier.cli.options import join_labels
 from diffusion_classifier.errors import InputValueError
 
-datasets = pytest.importorskip("datasets")
 NAMES = ["cat", "cow", "dog"]
 
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.cli import Exit, app, running
 from diffusion_classifier.cli.outputs import to_json, to_json_lines
 from diffusion_classifier.cli.running import numbered
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.errors import InputValueError, NonFiniteOutputError
-from diffusion_classifier.race.engine import Engine
 
 SCENES = load_scenes("test", n_samples=4)
 LABELS = ["--labels", "red digit,blue digit", "--max-draws", "4", "--batch-size", "32"]
@@ -50,12 +50,20 @@ def test_a_map_without_standard_errors_is_json(folder, tmp_path):
 
 
 def test_explain_asks_for_matplotlib_before_it_computes(folder, tmp_path, monkeypatch):
-    steps = []
-    monkeypatch.setattr(Engine, "evaluate", lambda self, requests: steps.append(1))
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    refused = run("explain", folder / "a" / "0.png", "-o", tmp_path / "why.png", *LABELS)
-    assert refused.exit_code == Exit.FAILED and steps == []
+    loaded, fit = [], DiffusionClassifier.fit
+
+    def count(self, *arguments):
+        loaded.append(1)
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(DiffusionClassifier, "fit", count)
+    options = ["-o", tmp_path / "why.png", *LABELS]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        refused = run("explain", folder / "a" / "0.png", *options)
+    assert refused.exit_code == Exit.FAILED and loaded == []
     assert "diffusion-classifier[plot]" in refused.stderr
+    assert run("explain", folder / "a" / "0.png", *options).exit_code == 0 and loaded == [1]
 
 
 def test_a_stream_holds_one_output(folder):
