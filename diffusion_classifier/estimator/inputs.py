@@ -153,6 +153,21 @@ class Inputs:
                     lambda i: picture_key(load.pictures([i])[0]),
                 )
 
+    def survey(self, X: Any, on_error: str, *, read: bool) -> tuple[int, dict[int, str]]:
+        """Return the number of images in X, and those to be skipped, with the reasons.
+
+        The latter are known only if all images are read. Pictures are decoded, but not encoded.
+        """
+        with torch.inference_mode(), self.open(X, on_error) as images:
+            is_picture = self.backend.input_kind == "image" and not isinstance(X, Latents)
+            everything = range(images.n_images if read else 0)
+            for first in everything[:: 1 if is_picture else IMAGES_PER_ENCODING]:
+                if is_picture:
+                    images.key(first)
+                else:  # encoding finds values that are not finite
+                    images.encode(everything[first : first + IMAGES_PER_ENCODING])
+            return images.n_images, dict(images.skipped)
+
     def encode(self, X: Any) -> Latents:
         """Encode all images in X; the latents are in main memory.
 

@@ -343,6 +343,9 @@ class ModelOf:
         found = self._of(asked, log_prior).log_posterior(X, on_error)
         return Proposal(*found)
 
+    def survey(self, X: Any, on_error: str, *, read: bool) -> tuple[int, dict[int, str]]:
+        return self.predictor.inputs.survey(X, on_error, read=read)
+
     def cost_of(self, asked: Asked) -> int:
         return self._of(asked, torch.zeros(int(asked.class_of.max()) + 1)).max_evaluations()
 

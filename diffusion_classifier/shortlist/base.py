@@ -91,6 +91,10 @@ class Model(Protocol):
         """Race these prompts for every image, and return the log posterior of their groups."""
         ...
 
+    def survey(self, X: Any, on_error: str, *, read: bool) -> tuple[int, dict[int, str]]:
+        """Return the number of images, and those that cannot be read, if all are to be read."""
+        ...
+
     def cost_of(self, asked: Asked) -> int:
         """Return the maximum number of evaluations of one image in such a race."""
         ...

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
+from sklearn.utils import _safe_indexing
 
-from ..errors import InputTypeError, InputValueError, OutputShapeError
+from ..errors import DiffusionClassifierError, InputTypeError, InputValueError, OutputShapeError
+from ..images.files import list_images
 from ..utils.constraints import Booleans, Table
 from ..utils.display import short_repr
 from .base import BaseShortlist, Model, Proposal
@@ -20,8 +23,9 @@ _FOLDS = 5
 class Shortlist(BaseShortlist):
     """Race only the k classes that a cheap classifier finds most probable.
 
-    The proposer gets the same X as the diffusion classifier. It may be a classifier of embeddings,
-    a small network, or another ``DiffusionClassifier`` with a smaller model.
+    The proposer gets the same X as the diffusion classifier, with ``on_error="skip"`` only what
+    this can read. It may be a classifier of embeddings, a small network, or another
+    ``DiffusionClassifier`` with a smaller model.
 
     Parameters
     ----------
@@ -51,7 +55,9 @@ class Shortlist(BaseShortlist):
         In ``fit``, if the proposer is no classifier with ``predict_proba``.
     InputValueError
         In ``fit``, if its labels differ, or it is to be fitted or the prior strength to be learned
-        without images.
+        without images. When it predicts, if the proposer refuses X.
+    OutputShapeError
+        If the proposer does not return one row per image.
 
     Examples
     --------
@@ -142,15 +148,38 @@ class Shortlist(BaseShortlist):
         self.proposer_, self._held_out = proposer, getattr(self, "_held_out", None)
 
     def propose(self, X: Any, model: Model, on_error: str = "raise") -> Proposal:
-        options = {"on_error": on_error} if hasattr(self.proposer_, "skipped_") else {}
-        proba = self.proposer_.predict_proba(X, **options)
-        return self._in_order(proba, model, getattr(self.proposer_, "skipped_", ()))
+        reads = hasattr(self.proposer_, "skipped_")  # and finds out what cannot be read
+        n_images, skipped = model.survey(X, on_error, read=on_error == "skip" and not reads)
+        if reads:
+            proba = self.proposer_.predict_proba(X, on_error=on_error)
+            return Proposal(self._in_order(proba, n_images, model), self.proposer_.skipped_)
+        log_proba = np.full((n_images, len(model.classes)), np.nan)
+        readable = np.setdiff1d(np.arange(n_images), list(skipped))
+        if skipped:
+            X = list_images(X) if isinstance(X, str | os.PathLike) else X
+            X = _safe_indexing(X, readable)
+        if len(readable):
+            log_proba[readable] = self._in_order(self._ask(X), len(readable), model)
+        return Proposal(log_proba, sorted(skipped.items()))
+
+    def _ask(self, X: Any) -> Any:
+        """Return the proposer's probabilities; its complaints about X say whose they are."""
+        try:
+            return self.proposer_.predict_proba(X)
+        except DiffusionClassifierError:
+            raise
+        except ValueError as error:
+            raise InputValueError(
+                f"the shortlist's proposer {type(self.proposer_).__name__} refuses X: {error} It "
+                "gets the same X as the classifier: remove or fix what it cannot read. "
+                'on_error="skip" leaves out images that the classifier cannot read.'
+            ) from error
 
     def propose_for_fit(self, X: Any, rows: NDArray[Any], model: Model) -> Proposal:
         if self._held_out is None:
             return super().propose_for_fit(X, rows, model)
         held_out, self._held_out = self._held_out[rows], None
-        return self._in_order(held_out, model)
+        return Proposal(self._in_order(held_out, len(rows), model))
 
     def _predict_held_out(self, X: Any, y: NDArray[Any]) -> NDArray[np.float64] | None:
         """Return probabilities of training images by proposers that have not seen them.
@@ -163,15 +192,17 @@ class Shortlist(BaseShortlist):
         proposer = clone(self.proposer)
         return cross_val_predict(proposer, X, y, cv=n_folds, method="predict_proba")
 
-    def _in_order(self, proba: Any, model: Model, skipped: Any = ()) -> Proposal:
+    def _in_order(self, proba: Any, n_images: int, model: Model) -> NDArray[np.float64]:
         """Return log probabilities in the order of the model's classes."""
         proba = np.asarray(proba, dtype=np.float64)
-        if proba.ndim != 2 or proba.shape[1] != len(model.classes):
+        expected = (n_images, len(model.classes))
+        if proba.shape != expected:
             raise OutputShapeError(
                 f"the shortlist's proposer returned probabilities of shape {proba.shape}; expected "
-                f"one row per image and {len(model.classes)} columns."
+                f"{expected}, one row per image and one column per class. Fix its predict_proba."
             )
         column = {label: k for k, label in enumerate(np.asarray(self.proposer_.classes_).tolist())}
         order = [column[label] for label in model.classes.tolist()]
         with np.errstate(divide="ignore"):
-            return Proposal(np.log(proba[:, order].clip(min=0)), skipped)
+            log_proba: NDArray[np.float64] = np.log(proba[:, order].clip(min=0))
+        return log_proba

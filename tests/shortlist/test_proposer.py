@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
@@ -11,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.errors import InputTypeError, InputValueError
+from diffusion_classifier.errors import InputTypeError, InputValueError, OutputShapeError
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.scoring.candidates import Candidates
 from diffusion_classifier.shortlist import Shortlist, recall
@@ -223,3 +224,57 @@ def test_the_order_below_the_floor_chooses_the_candidates():
 
     mask = classifier(Shortlist(Sure(), k=3)).fit(None, LABELS).propose(X[:2])
     assert [np.flatnonzero(row).tolist() for row in mask] == [[9, 10, 11]] * 2
+
+
+@pytest.mark.parametrize("n_more", [-1, 1])
+def test_a_proposer_returns_one_row_per_image(n_more):
+    class Miscounting(ClassifierMixin, BaseEstimator):
+        classes_ = np.array(LABELS)
+
+        def predict_proba(self, X):
+            return np.full((len(X) + n_more, K), 1 / K)
+
+    clf = classifier(Shortlist(Miscounting(), k=3)).fit(None, LABELS)
+    message = rf"of shape \({4 + n_more}, 12\); expected \(4, 12\)"
+    for ask in (clf.predict, clf.propose, clf.errors):
+        with pytest.raises(OutputShapeError, match=message):
+            ask(X[:4])
+    with pytest.raises(OutputShapeError, match=message):
+        clf.predict(X[:4], on_error="skip")
+
+
+def test_an_ordinary_proposer_is_asked_only_about_what_can_be_read(tmp_path):
+    """It would refuse rows with NaN, and know nothing of damaged files."""
+    clf = classifier(Shortlist(LogisticRegression().fit(X_FIT, Y_FIT), k=3)).fit(None, LABELS)
+    bad = X[:6].copy()
+    bad[[1, 4], 0] = np.nan
+    kept = [0, 2, 3, 5]
+    found = clf.predict(bad, on_error="skip")
+    assert [image for image, _ in clf.skipped_] == [1, 4]
+    assert found[[1, 4]].tolist() == [None, None]
+    assert found[kept].tolist() == clf.predict(X[kept]).tolist()
+    assert clf.propose(bad, on_error="skip").sum(1).tolist() == [3, 0, 3, 3, 0, 3]
+    with pytest.raises(InputValueError, match="no image can be read"):
+        clf.errors(bad[[1, 4]], on_error="skip")
+    with pytest.raises(ValueError, match="contains NaN"):
+        clf.predict(bad)
+    narrow = LogisticRegression().fit(X_FIT[:, :3], Y_FIT)
+    clf = classifier(Shortlist(narrow, k=3)).fit(None, LABELS)
+    with pytest.raises(InputValueError, match="LogisticRegression refuses X: X has 16 features"):
+        clf.predict(X[:2])
+
+    class Named(ClassifierMixin, BaseEstimator):
+        classes_ = np.array(["blue", "red"])
+
+        def predict_proba(self, X):
+            assert all(str(path).endswith("good.png") for path in X)
+            return np.full((len(X), 2), 0.5)
+
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    clf = DiffusionClassifier(
+        pruner=NoPruning(2), shortlist=Shortlist(Named(), k=1), random_state=0, verbose=0
+    ).fit(None, ["blue", "red"])
+    for pictures in (tmp_path, [tmp_path / "bad.png", tmp_path / "good.png"]):
+        assert clf.predict(pictures, on_error="skip").tolist() == [None, "blue"]
+        assert "bad.png" in clf.skipped_[0][1]
