@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from .._version import __version__
 from ..errors import InputFileError, InputValueError, MissingFileError
 from ..utils.files import atomic_file, check_regular
+from ..utils.plain import finite
 
 SCHEMA = 1
 KEYS = (
@@ -92,21 +92,12 @@ def write(file: Path | None, content: str | bytes) -> None:
 
 def to_json(value: Any) -> str:
     """Format as JSON, with null for NaN and infinity, which JSON lacks."""
-    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    return json.dumps(finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def to_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format as JSON lines, one object per row, with null as in ``to_json``."""
-    return "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with None in place of all numbers that are not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+    return "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows)
 
 
 def settings_file(file: Path) -> Path:

@@ -14,6 +14,7 @@ from ..estimator.inputs import OnError
 from ..records.table import ErrorTable
 from ..utils.constraints import Integers, check
 from ..utils.display import short_repr
+from ..utils.plain import finite
 
 FIELDS = (
     "label", "probability", "labels", "probabilities", "n_evaluations", "resolved", "runner_up",
@@ -101,8 +102,8 @@ def read_records(
                 "n_evaluations": int(table.n_evaluations[image]),
                 "resolved": bool(race.resolved),
                 "runner_up": np.asarray(race.runner_up).tolist(),
-                "margin": _finite(race.margin),
-                "standard_error": _finite(race.standard_error),
+                "margin": finite(float(race.margin)),
+                "standard_error": finite(float(race.standard_error)),
                 "n_draws": int(race.n_draws),
                 "error": None,
             }
@@ -152,11 +153,6 @@ def check_classifier(clf: Any) -> None:
     if not isinstance(clf, DiffusionClassifier):
         raise InputTypeError(f"clf must be a DiffusionClassifier, not {short_repr(clf)}.")
     check_is_fitted(clf)
-
-
-def _finite(value: float) -> float | None:
-    """Return a number, or None for one that JSON cannot hold."""
-    return float(value) if np.isfinite(value) else None
 
 
 def no_prediction(reason: str) -> dict[str, Any]:
