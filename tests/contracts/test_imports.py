@@ -41,6 +41,7 @@ def test_the_core_installation_is_small():
         "transformers",
         "numpy",
         "scikit-learn",
+        "scipy",
         "safetensors",
         "pillow",
         "tqdm",
