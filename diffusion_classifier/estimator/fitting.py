@@ -295,7 +295,8 @@ def fit_shortlist(
     true_class = np.searchsorted(model.classes, y[chosen])
     among, _ = fitted.candidates_from(fitted.propose_for_fit(given, chosen, model))
     log_posterior, _ = predictor.log_posterior(X[chosen], candidates=among.mask)
-    fitted.prior_strength_ = learn_strength(log_posterior, among, true_class)
+    log_prior = model.log_prior.numpy()
+    fitted.prior_strength_ = learn_strength(log_posterior, among, true_class, log_prior)
     return fitted
 
 

@@ -59,8 +59,10 @@ _KEYS = {
     "n_images": Integers(0),
     "skipped": InstancesOf(dict),
     "prior_strength": Reals(0) | None,
+    "proposal_has_prior": Booleans(),
 }
-_OPTIONAL = ("n_images", "skipped", "prior_strength")  # files of earlier releases lack them
+# files of earlier releases lack them
+_OPTIONAL = ("n_images", "skipped", "prior_strength", "proposal_has_prior")
 _DTYPE = re.compile(r"[<>|=]?(b1|[iuf][1248]|f16|O|U\d{1,6})")
 _WIDEST_LABEL = 4096  # characters; a label that the file holds may be longer
 _DEEPEST = 20  # levels of the network's identity
@@ -80,6 +82,8 @@ class Header:
     skipped : tuple of (int, str)
     prior_strength : float or None
         That of the candidates; None if all classes raced.
+    proposal_has_prior : bool
+        Whether the proposer's log probabilities contain the priors of the classes.
     """
 
     setup: RecordSetup
@@ -87,6 +91,7 @@ class Header:
     n_images: int | None
     skipped: tuple[tuple[int, str], ...] = ()
     prior_strength: float | None = None
+    proposal_has_prior: bool = False
 
     @property
     def n_draws(self) -> int:
@@ -101,6 +106,8 @@ class Header:
         values["skipped"] = dict(self.skipped)
         if self.prior_strength is not None:
             values["prior_strength"] = self.prior_strength
+        if self.proposal_has_prior:
+            values["proposal_has_prior"] = True
         return json.dumps(values)
 
     @classmethod
@@ -138,6 +145,7 @@ class Header:
             values.get("n_images"),
             tuple((int(image), reason) for image, reason in skipped.items()),
             values.get("prior_strength"),
+            values.get("proposal_has_prior", False),
         )
 
 

@@ -313,7 +313,7 @@ class _Rows:
         strength, class_of = self.header.prior_strength, self.header.setup.scoring.class_of
         if strength is None:
             return None
-        first = np.searchsorted(class_of, np.arange(len(self.header.setup.classes)))
+        first = np.searchsorted(class_of.numpy(), np.arange(len(self.header.setup.classes)))
         found = {}
         for name in {"candidate", "log_proposal"} & set(self.table.column_names):
             of_prompts = self.table[name].to_numpy().reshape(shape)
@@ -321,7 +321,8 @@ class _Rows:
             differ = of_prompts != found[name][:, class_of]
             message = f"differs in {name!r} from another row of its class."
             _refuse(differ.ravel(), lambda at, end=message: f"row {self.numbers[at]} {end}")  # type: ignore[misc]
-        return Candidates(found["candidate"], found.get("log_proposal"), float(strength))
+        proposal = found.get("log_proposal"), float(strength), self.header.proposal_has_prior
+        return Candidates(found["candidate"], *proposal)
 
 
 def _refuse(bad: NDArray[np.bool_], message: Callable[[int], str]) -> None:

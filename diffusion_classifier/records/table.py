@@ -324,8 +324,8 @@ class ErrorTable(Answers):
             If the file cannot be written.
         """
         per_draw = {name: getattr(self, name) for name in PER_DRAW}
-        strength = None if self.candidates is None else self.candidates.strength
-        header = Header(self.setup, per_draw, len(self), self.skipped, strength)
+        used = () if self.candidates is None else self.candidates.use
+        header = Header(self.setup, per_draw, len(self), self.skipped, *used)
         write_parquet(path, self.errors, self.active, header, self.candidates)
 
     @classmethod

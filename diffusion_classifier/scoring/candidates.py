@@ -6,7 +6,9 @@ a cheap classifier. With the class losses L, the temperature T and the *prior st
     log p(c | x) = log q(C) + log_softmax_{C}(-L_c / T + s log q(c)),      c in C,
     log p(c | x) = log q(c),                                               c not in C,
 
-where q(C) is the sum of q over C, and the priors are part of L. So the race decides how the
+where q(C) is the sum of q over C, and the priors are part of L. If q has the same priors p(c), as
+that of a race over groups has, s log(q(c) / p(c)) takes the place of s log q(c): the priors count
+once. So the race decides how the
 candidates share their mass, and other classes keep that of the proposer. Without a proposer q(C) is
 1 and classes outside have probability 0. The most probable class is always a candidate: the best
 candidate has at least q(C) / |C|, and a proposer names its most probable classes as candidates.
@@ -52,11 +54,14 @@ class OneRace(NamedTuple):
         Log probabilities of the proposer.
     strength : float
         Prior strength.
+    has_prior : bool
+        Whether ``log_proba`` contains the priors of the classes.
     """
 
     mask: Tensor
     log_proba: Tensor | None = None
     strength: float = 0.0
+    has_prior: bool = False
 
     @property
     def classes(self) -> Tensor:
@@ -67,7 +72,8 @@ class OneRace(NamedTuple):
         """Return the log prior [K] of the race, not normalised."""
         if self.log_proba is None or not self.strength:
             return scoring.log_prior
-        return scoring.log_prior + self.strength * self.log_proba
+        once = scoring.log_prior if self.has_prior else 0.0
+        return scoring.log_prior + self.strength * (self.log_proba - once)
 
     def prompts(self, scoring: Scoring) -> Tensor:
         """Return which prompts [P] belong to candidates."""
@@ -135,6 +141,8 @@ class Candidates:
         Log probabilities of the proposer, finite and normalised; None without a proposer.
     strength : float, default=0.0
         How much of ``log_proba`` is added to the log priors of the race.
+    has_prior : bool, default=False
+        Whether ``log_proba`` contains the priors of the classes, which then count once.
 
     Raises
     ------
@@ -153,6 +161,7 @@ class Candidates:
     mask: NDArray[np.bool_]
     log_proba: NDArray[np.float64] | None = None
     strength: float = 0.0
+    has_prior: bool = False
 
     def __post_init__(self) -> None:
         mask, log_proba = self.mask, self.log_proba
@@ -186,14 +195,20 @@ class Candidates:
     def of(self, image: int) -> OneRace:
         """Return the candidates of one image."""
         log_proba = None if self.log_proba is None else torch.as_tensor(self.log_proba[image])
-        return OneRace(torch.as_tensor(self.mask[image]), log_proba, self.strength)
+        mask = torch.as_tensor(self.mask[image])
+        return OneRace(mask, log_proba, self.strength, self.has_prior)
+
+    @property
+    def use(self) -> tuple[float, bool]:
+        """How the proposer is used: the strength, and whether it has the priors."""
+        return self.strength, self.has_prior
 
     def like(self, other: Candidates | None) -> bool:
-        """Whether both have a proposer, or none, and the same strength."""
+        """Whether both have a proposer, or none, and use it alike."""
         return (
             other is not None
             and (self.log_proba is None) == (other.log_proba is None)
-            and self.strength == other.strength
+            and self.use == other.use
         )
 
     @staticmethod

@@ -8,7 +8,8 @@ independent of those of the diffusion model, would be 1; on labelled images, s m
     sum_i log softmax_C(log p_i(c) + s log q_i(c))[true class of i],
 
 over the images i whose true class is a candidate, where p are the probabilities of the race. This
-function of s is concave.
+function of s is concave. If q contains the priors of the classes, as a race over groups does,
+``q(c | x) / p(c)`` takes its place, so that priors count once.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ class BaseShortlist(DocumentedMixin, BaseEstimator, ABC):
     k: int
     prior_strength: float | Literal["learned"]
     prior_strength_: float
+    _has_prior: ClassVar[bool] = False  # whether proposals contain the priors of the classes
     _constraints: ClassVar[Table] = {
         "k": Integers(1, MANY),
         "prior_strength": Options("learned") | Reals(0, _LARGEST_STRENGTH),
@@ -194,11 +196,14 @@ class BaseShortlist(DocumentedMixin, BaseEstimator, ABC):
         mask = self.choose(log_proba) | unread[:, None]  # below the floor all classes would tie
         log_proba = log_softmax(np.maximum(log_proba, np.log(_LEAST)), axis=1)
         strength = getattr(self, "prior_strength_", 0.0)
-        return Candidates(mask, log_proba, strength), skipped
+        return Candidates(mask, log_proba, strength, self._has_prior), skipped
 
 
 def learn_strength(
-    log_posterior: NDArray[np.float64], candidates: Candidates, true_class: NDArray[Any]
+    log_posterior: NDArray[np.float64],
+    candidates: Candidates,
+    true_class: NDArray[Any],
+    log_prior: NDArray[np.float64],
 ) -> float:
     """Learn the prior strength from races without it.
 
@@ -209,6 +214,8 @@ def learn_strength(
     candidates : Candidates
         With the proposer's log probabilities.
     true_class : ndarray of shape (N,), dtype int
+    log_prior : ndarray of shape (K,)
+        Of the classes.
 
     Returns
     -------
@@ -220,9 +227,8 @@ def learn_strength(
     useful = candidates.mask[rows, true_class] & (candidates.mask.sum(1) > 1)
     if not useful.any():
         return 0.0
-    race, proposer, true = (
-        values[useful] for values in (log_posterior, candidates.log_proba, true_class)
-    )
+    proposal = candidates.log_proba - (log_prior if candidates.has_prior else 0.0)
+    race, proposer, true = (values[useful] for values in (log_posterior, proposal, true_class))
     mask = candidates.mask[useful]
     rows = np.arange(len(true))
 

@@ -93,6 +93,7 @@ class GroupShortlist(BaseShortlist):
     """
 
     groups_: list[Groups]
+    _has_prior: ClassVar[bool] = True
 
     @abstractmethod
     def group(self, labels: Sequence[str]) -> list[tuple[list[str], list[int], Prompts]]:

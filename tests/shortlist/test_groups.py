@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier import DiffusionClassifier, ErrorTable
 from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import InputTypeError, InputValueError
 from diffusion_classifier.pruners import NoPruning
@@ -185,3 +185,21 @@ def test_a_race_of_a_single_group_is_left_out():
             fitted(only, labels)
     with pytest.raises(InputValueError, match="first is empty"):
         fitted(factored(first=[]))
+
+
+@pytest.mark.filterwarnings("ignore:the model reads alike")
+@pytest.mark.parametrize("strength", [0.0, 1.0, 2.5])
+def test_priors_count_once_whatever_the_prior_strength(strength, tmp_path):
+    """An image that tells nothing apart keeps the priors."""
+    priors = np.arange(1.0, 13.0)
+    same = {"prompts": {label: f"no{k}" for k, label in enumerate(LABELS)}, "priors": priors}
+    for shortlist in (
+        factored(k=12, prompts={"colour": "no{}", "digit": "no{}"}, prior_strength=strength),
+        HierarchyShortlist(NODES, prompts="no{}", k=12, prior_strength=strength),
+    ):
+        clf = fitted(shortlist, pruner=NoPruning(4), **same)
+        table = clf.errors(X[:2])
+        table.to_parquet(tmp_path / "errors.parquet")
+        again = ErrorTable.from_parquet(tmp_path / "errors.parquet")
+        for proba in (clf.predict_proba(X[:2]), table.predict_proba(), again.predict_proba()):
+            np.testing.assert_allclose(proba, [priors / priors.sum()] * 2, atol=1e-5)

@@ -161,12 +161,21 @@ def test_the_prior_strength_is_learned_by_races(forest):
     race[np.arange(400), true] += 1
     log_q = q - np.logaddexp.reduce(q, axis=1, keepdims=True)
     everyone = np.ones((400, K), bool)
-    assert learn_strength(race, Candidates(everyone, log_q), true) < 0.1
+    even = np.zeros(K)
+    assert learn_strength(race, Candidates(everyone, log_q), true, even) < 0.1
     q = 2 * rng.normal(size=(400, K))
     true = (q + rng.gumbel(size=(400, K))).argmax(1)  # q is exactly right, the race says nothing
     log_q = q - np.logaddexp.reduce(q, axis=1, keepdims=True)
-    found = learn_strength(np.zeros((400, K)), Candidates(everyone, log_q), true)
+    found = learn_strength(np.zeros((400, K)), Candidates(everyone, log_q), true, even)
     assert found == pytest.approx(1, abs=0.15)
+    # The same with other priors, which both the race and the proposer contain.
+    log_prior = np.log(np.arange(1, K + 1) / np.arange(1, K + 1).sum())
+    true = (q + log_prior + rng.gumbel(size=(400, K))).argmax(1)
+    joint = q + log_prior
+    log_q = joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+    race = np.tile(log_prior, (400, 1))
+    both = Candidates(everyone, log_q, has_prior=True)
+    assert learn_strength(race, both, true, log_prior) == pytest.approx(1, abs=0.15)
 
 
 def test_saved_without_the_proposer(forest, tmp_path):
