@@ -33,8 +33,8 @@ def read_candidates(given: Any, classes: NDArray[Any], n_images: int) -> Candida
     Raises
     ------
     InputValueError
-        If there are not as many entries as images, the mask has another number of columns, a label
-        is not known or given twice, or an image has no candidate.
+        If there are not as many entries as images, the mask has another number of columns or is a
+        list, a label is not known or given twice, or an image has no candidate.
 
     Examples
     --------
@@ -79,6 +79,7 @@ def _look_up(given: Any, classes: NDArray[Any], n_images: int) -> NDArray[np.boo
             "labels for each image."
         )
     column = {label: k for k, label in enumerate(classes.tolist())}
+    has_booleans = any(isinstance(label, bool) for label in column)
     mask = np.zeros((n_images, len(classes)), bool)
     for i, labels in enumerate(given):
         if isinstance(labels, str | bytes | dict) or not hasattr(labels, "__iter__"):
@@ -87,6 +88,11 @@ def _look_up(given: Any, classes: NDArray[Any], n_images: int) -> NDArray[np.boo
                 f"[{plain_value(classes[0])!r}]."
             )
         for label in labels:
+            if isinstance(label, bool | np.bool_) and not has_booleans:  # True would be label 1
+                raise InputValueError(
+                    f"candidates[{i}]={short_repr(labels)} has booleans, but the labels are none; "
+                    "a mask must be an array: give np.array(mask)."
+                )
             try:
                 k = column[plain_value(label)]
             except (KeyError, TypeError):
@@ -105,6 +111,8 @@ def _look_up(given: Any, classes: NDArray[Any], n_images: int) -> NDArray[np.boo
 def answered_among(table: ErrorTable, candidates: Candidates) -> ErrorTable:
     """Return a table whose answers are among candidates.
 
+    Images that raced exactly these candidates, with the same priors, need no further errors.
+
     Raises
     ------
     InputValueError
@@ -113,6 +121,9 @@ def answered_among(table: ErrorTable, candidates: Candidates) -> ErrorTable:
     class_of = table.scoring.class_of.numpy()
     raced = candidates.mask[:, class_of] & (candidates.mask.sum(1) > 1)[:, None]
     raced[[image for image, _ in table.skipped]] = False
+    own = table.candidates
+    if own is None or not own.strength:
+        raced[(candidates.mask == (True if own is None else own.mask)).all(1)] = False
     lacking = np.isnan(table.errors).any(2) & raced
     if lacking.any():
         image, prompt = np.argwhere(lacking)[0].tolist()

@@ -122,11 +122,11 @@ def _learn_from_images(
 
 
 def record(predictor: Predictor, X: Any) -> ErrorTable:
-    """Record all errors of the images; an ErrorTable is checked and returned as it is."""
+    """Record all errors of the images; an ErrorTable is checked, and all its classes race."""
     if not isinstance(X, ErrorTable):
         return predictor.table(X)
     X.setup.check_answers(predictor.setup, under_its_weights=False)
-    return X
+    return replace(X, candidates=None) if X.is_full else X
 
 
 def learn_from_table(

@@ -10,8 +10,9 @@ from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
 from diffusion_classifier import DiffusionClassifier, ErrorTable
+from diffusion_classifier.backends import GaussianBackend
 from diffusion_classifier.errors import InputValueError
-from diffusion_classifier.pruners import NoPruning
+from diffusion_classifier.pruners import NoPruning, StagedPruner
 from tests.support.words import LABELS, WordBackend, rows
 
 X, Y = rows(24)
@@ -107,6 +108,56 @@ def test_a_full_table_answers_for_any_candidates(clf):
         InputValueError, match=r"lacks errors of image 0 for its candidate '.*full="
     ):
         clf.predict(clf.errors(X, candidates=MASK), candidates=np.ones((24, K), bool))
+
+
+def test_a_table_answers_for_its_own_candidates():
+    """Though races dropped some of them, whose errors are missing."""
+    racing = fitted(pruner=StagedPruner((8, 16), (3, 1), max_draws=24))
+    table = racing.errors(X, candidates=MASK)
+    assert np.isnan(table.errors).any(2)[MASK].any()
+    expected = racing.predict_proba(table)
+    np.testing.assert_array_equal(racing.predict_proba(table, candidates=MASK), expected)
+    everyone = np.ones((24, K), bool)
+    plain = racing.errors(X)
+    np.testing.assert_array_equal(
+        racing.predict_proba(plain, candidates=everyone), racing.predict_proba(plain)
+    )
+    other = MASK.copy()
+    other[3] = True  # the others stay as they are
+    with pytest.raises(InputValueError, match="lacks errors of image 3"):
+        racing.predict(table, candidates=other)
+
+
+def test_all_classes_of_a_full_table_teach():
+    """Whatever the candidates that it was recorded with."""
+    full = fitted(pruner=NoPruning(16)).errors(X, full=True)
+    taught = [
+        DiffusionClassifier(
+            WordBackend(),
+            calibrator="temperature",
+            pruner=NoPruning(16),
+            random_state=0,
+            verbose=0,
+        ).fit(table, Y)
+        for table in (full, fitted(pruner=NoPruning(16)).errors(X, full=True, candidates=MASK))
+    ]
+    assert np.isfinite(taught[1].temperature_)
+    assert taught[1].temperature_ == taught[0].temperature_
+
+
+def test_a_list_of_booleans_is_not_read_as_labels():
+    clf = DiffusionClassifier(
+        GaussianBackend([[-1.0], [1.0]], [[[1.0]]] * 2), random_state=0, verbose=0
+    ).fit([[-1.0], [1.0]], [0, 1])
+    mask = [[True, False], [False, True]]
+    for given in (mask, [np.array(row) for row in mask]):
+        with pytest.raises(InputValueError, match=r"candidates\[0\].* booleans.*np.array\(mask\)"):
+            clf.predict([[0.0], [0.0]], candidates=given)
+    assert clf.predict([[0.0], [0.0]], candidates=np.array(mask)).tolist() == [0, 1]
+    backend = GaussianBackend([[-1.0], [1.0]], [[[1.0]]] * 2)
+    clf = DiffusionClassifier(backend, random_state=0, verbose=0)
+    clf.fit([[-1.0], [1.0]], [False, True])
+    assert clf.predict([[0.0], [0.0]], candidates=[[True], [False]]).tolist() == [True, False]
 
 
 def test_tables_with_other_candidates_are_not_joined(clf):
