@@ -172,8 +172,9 @@ class FactoredShortlist(GroupShortlist):
         Number of candidates per image; more, if some tie with the k-th because they differ only in
         factors that do not race first.
     prior_strength : float or "learned", default=0.0
-        How much of the factors' log probabilities is added to the log priors of the race. They
-        come from the same network, so they hardly add to what the race finds out.
+        How much of the factors' log probabilities, less the log priors that they contain, is added
+        to the log priors of the race. They come from the same network, so they hardly add to what
+        the race finds out.
 
     Attributes
     ----------
@@ -185,7 +186,8 @@ class FactoredShortlist(GroupShortlist):
     Raises
     ------
     InputTypeError, InputValueError
-        In ``fit``, if a label is not a combination, or factors are not as described.
+        In ``fit``, if a label is not a combination, factors are not as described, or all classes
+        share the values of the factors that race first.
 
     Examples
     --------
@@ -282,7 +284,8 @@ class HierarchyShortlist(GroupShortlist):
         Number of candidates per image at least: nodes join, the best first, until they have as
         many classes.
     prior_strength : float or "learned", default=0.0
-        How much of the nodes' log probabilities is added to the log priors of the race.
+        How much of the nodes' log probabilities, less the log priors that they contain, is added to
+        the log priors of the race.
 
     Attributes
     ----------
@@ -294,7 +297,7 @@ class HierarchyShortlist(GroupShortlist):
     Raises
     ------
     InputTypeError, InputValueError
-        In ``fit``, if a label is in no node or in several.
+        In ``fit``, if a label is in no node or in several, or all classes are in one node.
 
     Examples
     --------
