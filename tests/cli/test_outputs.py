@@ -1,8 +1,8 @@
 """What commands write and print: JSON that all can read, one output per stream, no surprises."""
 
 import json
-import re
 import os
+import re
 import sys
 
 import numpy as np
