@@ -245,23 +245,29 @@ class Watch:
         self.began = time.perf_counter()
 
     def each(self, results: Iterable[Any], log_posterior: Callable[[Any], Any]) -> Iterator[Any]:
-        """Yield results, each after the callbacks were told."""
+        """Yield results, and tell the callbacks of each once the caller has kept it.
+
+        So what a callback raises, or Ctrl-C while it runs, loses no result.
+        """
         for result in results:
             self.n_answered += 1
             self.n_evaluations += result.n_evaluations
-            if self.callbacks:
-                probabilities = np.exp(np.asarray(log_posterior(result), dtype=np.float64))
-                best = int(probabilities.argmax())
-                answer = RaceResult(
-                    image=result.image,
-                    label=self.start.classes[best : best + 1].tolist()[0],
-                    probability=float(probabilities[best]),
-                    probabilities=probabilities,
-                    n_evaluations=int(result.n_evaluations),
-                )
-                for callback in self.callbacks:
-                    callback.on_image(answer)
             yield result
+            if self.callbacks:
+                self._tell(result, log_posterior(result))
+
+    def _tell(self, result: Any, log_posterior: Any) -> None:
+        probabilities = np.exp(np.asarray(log_posterior, dtype=np.float64))
+        best = int(probabilities.argmax())
+        answer = RaceResult(
+            image=result.image,
+            label=self.start.classes[best : best + 1].tolist()[0],
+            probability=float(probabilities[best]),
+            probabilities=probabilities,
+            n_evaluations=int(result.n_evaluations),
+        )
+        for callback in self.callbacks:
+            callback.on_image(answer)
 
     def end(self, n_skipped: int, error: BaseException | None) -> RaceEnd:
         """Return how it ended."""

@@ -106,11 +106,24 @@ def test_what_a_callback_raises_ends_the_prediction():
     first, second = Notes(fails_at=2), Notes()
     with pytest.raises(RuntimeError, match="enough") as caught:
         fitted(first, second).errors(SCENES)
-    assert len(caught.value.partial) >= 1  # finished before
+    told = {result.image for result in first.results}  # and their errors are kept
+    rows = ~np.isnan(caught.value.partial.errors).all(axis=(1, 2))
+    assert set(np.flatnonzero(rows)) == told and len(told) == 2
     assert [len(notes.results) for notes in (first, second)] == [2, 1]
     for notes in (first, second):  # both can close what they opened
         (end,) = notes.ends
         assert end.error is caught.value and end.n_answered == 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_image_that_was_told_is_not_lost(error):
+    class Stops(Callback):
+        def on_image(self, result):
+            raise error("enough")
+
+    with pytest.raises(error) as caught:
+        fitted(Stops()).errors(SCENES[:1])
+    assert len(caught.value.partial) == 1
 
 
 def test_only_those_that_started_are_ended():

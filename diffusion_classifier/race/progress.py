@@ -79,14 +79,14 @@ class Progress:
         self._show()
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Yield the results and count them as decided images."""
+        """Yield the results, and count each as a decided image once the caller has kept it."""
         for result in results:
+            yield result
             self._n_decided += 1
             self._n_of_decided += result.n_evaluations
             if self._bar is not None:
                 self._bar.set_postfix_str(f"{self._n_decided}/{self._n_images} images", False)
             self._show()
-            yield result
 
     def _show(self, n: int = 0) -> None:
         if self._bar is not None:
