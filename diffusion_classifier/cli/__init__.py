@@ -1,9 +1,9 @@
 """The command line: ``diffusion-classifier``, or ``python -m diffusion_classifier``.
 
-One file per command. Exit codes: 0, all done; 1, an image or the network is at fault; 2, the
-command line is; 3, some images were skipped; 4, the time cap came first; 130, Ctrl-C; 141, what
-read stdout has ended. Answers that were found before are written, whatever the code, unless there
-are none. With ``--memory`` the same command goes on where it stopped.
+One file per command, in ``commands/``. Exit codes: 0, all done; 1, an image or the network is at
+fault; 2, the command line is; 3, some images were skipped; 4, the time cap came first; 130, Ctrl-C;
+141, what read stdout has ended. Answers that were found before are written, whatever the code,
+unless there are none. With ``--memory`` the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from .._version import __version__
-from . import compare, cost, evaluate, explain, info, predict
+from .commands import COMMANDS
 from .shell import Exit, Shell, one_line
 
 __all__ = ["Exit", "app", "main"]
@@ -39,14 +39,7 @@ def version(
         raise typer.Exit
 
 
-for command in (
-    predict.predict,
-    evaluate.evaluate,
-    compare.compare,
-    cost.cost,
-    info.info,
-    explain.explain,
-):
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from diffusion_classifier import DiffusionClassifier, __version__
 from diffusion_classifier.cli import Exit, app
-from diffusion_classifier.cli.cost import as_time
+from diffusion_classifier.cli.commands.cost import as_time
 from diffusion_classifier.cli.outputs import KEYS
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.explaining import explain

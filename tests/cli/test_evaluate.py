@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.cli import Exit, app, running
-from diffusion_classifier.cli.compare import read_evaluation
+from diffusion_classifier.cli.commands.compare import read_evaluation
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.evaluation import FIELDS, Evaluation, compare, evaluate
 from diffusion_classifier.pruners import StagedPruner

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 from diffusion_classifier.cli import Exit, app
-from diffusion_classifier.cli.info import describe
+from diffusion_classifier.cli.commands.info import describe
 from diffusion_classifier.cli.outputs import KEYS
 from diffusion_classifier.evaluation import FIELDS
 

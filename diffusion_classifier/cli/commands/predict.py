@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..evaluation import predictions
-from ..images import read_images
-from .inputs import find_images, read_labels, shard_of
-from .options import (
+from ...evaluation import predictions
+from ...images import read_images
+from ..inputs import find_images, read_labels, shard_of
+from ..options import (
     BatchSizeOption,
     Config,
     Device,
@@ -32,7 +32,7 @@ from .options import (
     make_classifier,
     settings_of,
 )
-from .outputs import (
+from ..outputs import (
     check_writable,
     document,
     shown,
@@ -42,8 +42,8 @@ from .outputs import (
     write,
     write_settings,
 )
-from .running import finish, in_blocks, numbered, progress, without_numbers
-from .shell import printable, usage
+from ..running import finish, in_blocks, numbered, progress, without_numbers
+from ..shell import printable, usage
 
 
 def predict(

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from ..backends.families.registry import find_family
-from ..backends.resolve import resolve_backend
-from .options import Config, JsonFile, settings_of
-from .outputs import check_writable, document, to_json, write, write_settings
-from .shell import usage
+from ...backends.families.registry import find_family
+from ...backends.resolve import resolve_backend
+from ..options import Config, JsonFile, settings_of
+from ..outputs import check_writable, document, to_json, write, write_settings
+from ..shell import usage
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 GIB = 2**30

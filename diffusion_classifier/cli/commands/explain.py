@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputValueError
-from ..images import read_images
-from ..plotting import EvidenceMapDisplay
-from ..plotting.style import import_pyplot
-from .inputs import read_labels
-from .options import (
+from ...errors import InputValueError
+from ...images import read_images
+from ...plotting import EvidenceMapDisplay
+from ...plotting.style import import_pyplot
+from ..inputs import read_labels
+from ..options import (
     BatchSizeOption,
     Config,
     Device,
@@ -30,8 +30,8 @@ from .options import (
     make_classifier,
     settings_of,
 )
-from .outputs import check_writable, document, shown, to_json, write, write_settings
-from .shell import printable, usage
+from ..outputs import check_writable, document, shown, to_json, write, write_settings
+from ..shell import printable, usage
 
 FORMATS = ("png", "pdf", "svg")
 

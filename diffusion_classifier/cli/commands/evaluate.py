@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import AllSkippedError, DiffusionClassifierError, InputValueError, NetworkError
-from ..evaluation import Evaluation, no_prediction
-from ..evaluation import evaluate as evaluate_classifier
-from ..images import read_images
-from .inputs import Labelled, limited, read_labelled, shard_of
-from .options import (
+from ...errors import AllSkippedError, DiffusionClassifierError, InputValueError, NetworkError
+from ...evaluation import Evaluation, no_prediction
+from ...evaluation import evaluate as evaluate_classifier
+from ...images import read_images
+from ..inputs import Labelled, limited, read_labelled, shard_of
+from ..options import (
     BatchSizeOption,
     Config,
     Device,
@@ -33,7 +33,7 @@ from .options import (
     make_classifier,
     settings_of,
 )
-from .outputs import (
+from ..outputs import (
     COLUMNS,
     STDOUT,
     check_writable,
@@ -44,8 +44,8 @@ from .outputs import (
     write,
     write_settings,
 )
-from .running import finish, in_blocks, numbered, progress, without_numbers
-from .shell import usage
+from ..running import finish, in_blocks, numbered, progress, without_numbers
+from ..shell import usage
 
 
 def evaluate(

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputFileError, InputValueError, MissingFileError
-from ..evaluation import Evaluation
-from ..evaluation import compare as compare_evaluations
-from .options import Config, JsonFile, Quiet, settings_of
-from .outputs import check_writable, document, to_json, write, write_settings
-from .shell import usage
+from ...errors import InputFileError, InputValueError, MissingFileError
+from ...evaluation import Evaluation
+from ...evaluation import compare as compare_evaluations
+from ..options import Config, JsonFile, Quiet, settings_of
+from ..outputs import check_writable, document, to_json, write, write_settings
+from ..shell import usage
 
 PLACE = "JSON file of evaluate, or a folder of those of its shards."
 

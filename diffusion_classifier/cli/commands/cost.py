@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputValueError
-from .inputs import find_images, read_labels, shard_of
-from .options import (
+from ...errors import InputValueError
+from ..inputs import find_images, read_labels, shard_of
+from ..options import (
     BatchSizeOption,
     Config,
     Device,
@@ -25,8 +25,8 @@ from .options import (
     make_classifier,
     settings_of,
 )
-from .outputs import check_writable, document, to_json, write, write_settings
-from .shell import usage
+from ..outputs import check_writable, document, to_json, write, write_settings
+from ..shell import usage
 
 
 def cost(
