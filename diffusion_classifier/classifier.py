@@ -156,7 +156,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         Images that the latest prediction skipped, with ``on_error="skip"``: index and reason.
     n_features_in_ : int
         Number of columns; set if X is a table, a data frame or flattened images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Column names; set if X is a data frame whose column names are all strings.
 
     References

@@ -114,7 +114,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     input_shape : tuple of int or None
         Shape of one input, if the model states it: (channels, height, width) of pictures, with 1
         channel for grey ones; or any shape, such as (channels, length) of signals, for arrays. X
-        then holds arrays [N, *input_shape]. None: pictures have 3 channels, and arrays are rows.
+        then holds arrays ``[N, *input_shape]``. None: pictures have 3 channels, arrays are rows.
     device : torch.device
         Device on which ``forward`` runs.
     dtype : torch.dtype
@@ -201,7 +201,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     def encode_images(self, images: Tensor) -> Tensor:
         """Encode images [B, 3, H, W] in [-1, 1], or arrays, as float32 latents [B, ...].
 
-        Arrays are rows [B, F], or [B, *input_shape] if the backend states an ``input_shape``.
+        Arrays are rows [B, F], or ``[B, *input_shape]`` if the backend states an ``input_shape``.
         Latents are on ``device``.
         """
 

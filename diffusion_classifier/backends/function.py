@@ -64,7 +64,7 @@ class FunctionBackend(Backend):
     input_shape : tuple of int or None, default=None
         Shape of one input. For images (channels, height, width): they are resized, and converted
         to grey if channels is 1. For arrays any shape, such as (channels, length) of signals: X is
-        then an array [N, *input_shape], or one of its flattened rows. None: images of three
+        then an array ``[N, *input_shape]``, or one of its flattened rows. None: images of three
         channels, or rows.
     image_size : tuple of (int, int) or None, default=None
         Height and width that the network expects, in pixels. None: those of ``input_shape``, or

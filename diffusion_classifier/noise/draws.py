@@ -63,7 +63,7 @@ class Draws:
         )
 
     def noise(self, shape: Sequence[int]) -> Tensor:
-        """Return the noise of all draws, of shape (J, *shape), as float32 on the CPU.
+        """Return the noise of all draws, of shape ``(J, *shape)``, as float32 on the CPU.
 
         Raises
         ------
