@@ -28,7 +28,7 @@ from .utils.validation import check_option
 NORMALIZATIONS = (None, "unconditional")
 OPTIONS = (
     "sampler", "weighting", "loss", "image_size", "resize", "batch_size", "device", "dtype",
-    "random_state", "verbose",
+    "random_state", "memory", "verbose",
 )  # fmt: skip
 
 
@@ -60,7 +60,8 @@ def match_scores(
         Draws per pair. The cost is n * m * max_draws network evaluations.
     **options
         ``sampler``, ``weighting``, ``loss``, ``image_size``, ``resize``, ``batch_size``,
-        ``device``, ``dtype``, ``random_state`` and ``verbose`` of ``DiffusionClassifier``.
+        ``device``, ``dtype``, ``random_state``, ``memory`` and ``verbose`` of
+        ``DiffusionClassifier``.
 
     Returns
     -------

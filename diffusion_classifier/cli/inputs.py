@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..datasets import load_image_folder
 from ..errors import InputValueError
+from ..evaluation.suites import load_rows
 from ..images import as_images
 from ..images.files import list_images
 
@@ -153,7 +154,7 @@ def read_labelled(
         found = load_image_folder(folder)
         classes = np.unique(found.labels).tolist()
         return Labelled(found.paths, found.labels, list(found.paths), classes)
-    rows = _load_dataset(str(dataset), split)
+    rows = load_rows(str(dataset), split)
     image = columns[0] or _only(rows, "Image", "--image-column")
     label = columns[1] or _only(rows, "ClassLabel", "--label-column")
     for option, name in (("--image-column", image), ("--label-column", label)):
@@ -172,29 +173,6 @@ def read_labelled(
     found = np.asarray(labels) if names is None else np.array(names)[labels]
     classes = np.unique(found if names is None else names).tolist()
     return Labelled(as_images(rows[image]), found, list(range(len(rows))), classes)
-
-
-def _load_dataset(name: str, split: str | None) -> Any:
-    """Load one split of a data set from the Hub or a folder."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputValueError("--dataset needs datasets: pip install datasets.") from error
-    try:
-        saved = any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json"))
-        if not saved:
-            return datasets.load_dataset(name, split=split or "test")
-        rows = datasets.load_from_disk(name)
-        if isinstance(rows, dict):
-            return rows[split or "test"]
-        if split not in (None, rows.split):
-            raise ValueError(f"it was saved without splits (split: {rows.split}); omit --split.")
-        return rows
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputValueError(
-            f"the data set {name!r}, split {split or 'test'!r}, cannot be loaded: {reason}"
-        ) from error
 
 
 def _only(rows: Any, kind: str, option: str) -> str:

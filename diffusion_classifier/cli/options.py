@@ -165,11 +165,39 @@ Config = Annotated[
         is_eager=True,
     ),
 ]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Published experiment, instead of a folder: cifar10, pets, ... or a YAML file."
+    ),
+]
+Published = Annotated[
+    bool, typer.Option("--published", help="With --suite: search as the paper does.")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of the suite's images, or a saved data set, instead of the Hub."),
+]
+Templates = Annotated[
+    Path | None, typer.Option(help="With --suite: templates, in CLIP_benchmark's JSON form.")
+]
+Classnames = Annotated[
+    Path | None, typer.Option(help="With --suite: class names, in CLIP_benchmark's JSON form.")
+]
+Send = Annotated[
+    Path | None, typer.Option(help="With --suite: JSON of the figures to send back, without names.")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write a JSON file; - prints it.")]
 
 
 def make_classifier(ctx: typer.Context, labels: list[str]) -> DiffusionClassifier:
     """Make and fit the classifier that the options of a command describe."""
+    with usage():
+        return make_unfitted(ctx).fit(None, labels)
+
+
+def make_unfitted(ctx: typer.Context) -> DiffusionClassifier:
+    """Make the classifier that the options of a command describe."""
     given = ctx.params
     with usage():
         clf = DiffusionClassifier(
@@ -185,4 +213,4 @@ def make_classifier(ctx: typer.Context, labels: list[str]) -> DiffusionClassifie
         )
         if given.get("max_draws") is not None:
             clf.set_params(pruner__max_draws=given["max_draws"])
-        return clf.fit(None, labels)
+        return clf

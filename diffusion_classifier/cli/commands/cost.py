@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import InputValueError
+from ...evaluation.suites import as_time
 from ..inputs import find_images, read_labels, shard_of
 from ..options import (
     BatchSizeOption,
@@ -74,15 +75,3 @@ def cost(
             f"{n:,} images, {len(clf.classes_):,} classes: at most {evaluations:,} evaluations, "
             f"{as_time(seconds)}"
         )
-
-
-def as_time(seconds: float) -> str:
-    """Format a time in its largest fitting unit.
-
-    >>> as_time(0.5), as_time(150), as_time(9000), as_time(200_000)
-    ('0.5 seconds', '2.5 minutes', '2.5 hours', '2.3 days')
-    """
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

@@ -15,7 +15,9 @@ from ...images import read_images
 from ..inputs import Labelled, limited, read_labelled, shard_of
 from ..options import (
     BatchSizeOption,
+    Classnames,
     Config,
+    DataOption,
     Device,
     Dtype,
     JsonFile,
@@ -26,9 +28,13 @@ from ..options import (
     OnErrorOption,
     PromptOption,
     PrunerOption,
+    Published,
     Quiet,
     Seed,
+    Send,
     Shard,
+    SuiteOption,
+    Templates,
     Top,
     make_classifier,
     settings_of,
@@ -46,6 +52,7 @@ from ..outputs import (
 )
 from ..running import finish, in_blocks, numbered, progress, without_numbers
 from ..shell import usage
+from .suites import SuiteFiles, run_suite
 
 
 def evaluate(
@@ -68,6 +75,12 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="At most so many images, the same at each call, by chance."),
     ] = None,
+    suite: SuiteOption = None,
+    published: Published = False,
+    data: DataOption = None,
+    templates: Templates = None,
+    classnames: Classnames = None,
+    send: Send = None,
     report: Annotated[Path | None, typer.Option(help="Write a report as a HTML page.")] = None,
     model: Model = None,
     prompt: PromptOption = None,
@@ -90,6 +103,20 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure the answers for labelled images: accuracy, calibration and cost, with intervals."""
+    only = {"data": data, "published": published, "templates": templates,
+            "classnames": classnames, "send": send}  # fmt: skip
+    others = {"a folder": folder, "--dataset": dataset, "--split": split, "--shard": shard,
+              "--image-column": image_column, "--label-column": label_column,
+              "--prompt": prompt, "--csv": csv_file,
+              "--on-error skip": on_error == "skip"}  # fmt: skip
+    with usage():
+        if suite is not None and (name := next((n for n in others if others[n]), None)):
+            raise InputValueError(f"--suite and {name} exclude each other; leave one out.")
+        if suite is None and (name := next((n for n in only if only[n]), None)):
+            raise InputValueError(f"--{name} needs --suite NAME.")
+    if suite is not None:
+        run_suite(ctx, suite, SuiteFiles(report, json_file, send))
+        return
     files = csv_file, json_file, report
     with usage():
         check_writable(*files)
