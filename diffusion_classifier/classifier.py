@@ -257,8 +257,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
             length, the model is known not to know a word, or it reads several labels alike.
         """
         check_parameters(self)
-        if "shortlist_" in vars(self):
-            del self.shortlist_
+        for name in ("shortlist_", "hub_"):  # of an earlier fit
+            vars(self).pop(name, None)
         pictures = PictureFormat.of(self.image_size, self.resize)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies.resolve(

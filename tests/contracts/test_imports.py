@@ -38,6 +38,7 @@ def test_the_core_installation_is_small():
     assert names == {
         "torch",
         "diffusers",
+        "huggingface_hub",
         "transformers",
         "numpy",
         "scikit-learn",

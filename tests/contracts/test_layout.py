@@ -23,7 +23,7 @@ FLOORS = (
     ("explaining",),
     ("plotting",),
     ("matching", "evaluation"),
-    ("distributed", "cli", "__main__"),
+    ("distributed", "hub", "cli", "__main__"),
 )
 # One line each, at the paths that earlier documentation showed.
 ALIASES = {

@@ -110,6 +110,20 @@ class Prompts(Constraint):
         return "a list of prompts for each label"
 
 
+class Source(Constraint):
+    """Where on the Hub a classifier was loaded from: the repository and the commit."""
+
+    def allows(self, value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and set(value) == {"repo_id", "revision"}
+            and all(type(text) is str for text in value.values())
+        )
+
+    def __str__(self) -> str:
+        return "a repo_id and a revision"
+
+
 _LEVEL = Numbers("float64", 1, low=0)
 _LOG_TEMPERATURE = Sequences(Reals(-700, 700), length=2)  # exp of more overflows
 _TEXT = InstancesOf(str)
@@ -151,12 +165,13 @@ FITTED: Table = {  # attributes that fit sets, apart from backend_
     "pruner_": InstancesOf(Pruner),
     "calibrator_": InstancesOf(Calibrator) | None,
     "shortlist_": InstancesOf(BaseShortlist),
+    "hub_": Source(),
     "seed_": Integers(0, 2**31 - 1),
     "_condition": InstancesOf(Conditioning),
     "_scoring": InstancesOf(Scoring),
 }
-# depend on X and on the parameters
-OPTIONAL = ("n_features_in_", "feature_names_in_", "shortlist_")
+# depend on X, on the parameters, and on whether it was loaded from the Hub
+OPTIONAL = ("n_features_in_", "feature_names_in_", "shortlist_", "hub_")
 ARGUMENTS: dict[type, Table] = {  # of constructors that keep what they are given unchecked
     Groups: {
         "members": Numbers("int64", 1, low=0),
