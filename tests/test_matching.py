@@ -11,7 +11,7 @@ from diffusion_classifier.backends import (
     GaussianBackend,
     load_embedded,
 )
-from diffusion_classifier.backends.families.text import encode_text
+from diffusion_classifier.backends.families.parts.text import encode_text
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.matching import match_scores
 from diffusion_classifier.pruners import NoPruning

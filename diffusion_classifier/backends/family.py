@@ -1,2 +1,2 @@
 from .families.base import *  # noqa: F403  old import path
-from .families.text import *  # noqa: F403
+from .families.parts.text import *  # noqa: F403

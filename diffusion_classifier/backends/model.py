@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .families.base import Family
-from .families.checks import check_components, check_scheduler
+from .families.parts.checks import check_components, check_scheduler
 from .state import changes, check_usable, hash_configs, networks, weights_now
 
 

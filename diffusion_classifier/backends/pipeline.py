@@ -20,10 +20,10 @@ from ..errors import InputTypeError, InputValueError
 from ..utils.display import PlainText
 from .base import Conditioning
 from .compiling import Compile, compile_denoiser, is_compiled
-from .families.checks import check_components
 from .families.edm import preconditioned
+from .families.parts.checks import check_components
+from .families.parts.text import one_truncation_warning, padded_alike, warn_of_unknown_words
 from .families.registry import find_family
-from .families.text import one_truncation_warning, padded_alike, warn_of_unknown_words
 from .loading.cache import cached
 from .loading.origin import Origin
 from .model import ModelState, PipelineModel

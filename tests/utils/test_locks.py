@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from diffusion_classifier.backends.families import autoencoder
+from diffusion_classifier.backends.families.parts import autoencoder
 from diffusion_classifier.backends.loading import cache
 from diffusion_classifier.images import sequence
 from diffusion_classifier.utils.locks import fork_safe_lock

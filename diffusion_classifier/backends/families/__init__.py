@@ -1,8 +1,8 @@
 """Families of diffusers pipelines, each with a small adapter."""
 
 from .base import ClassConditionalFamily, Family, FlowFamily, flow_time
+from .parts.text import encode_text, most_tokens, warn_truncated
 from .registry import FAMILIES, find_family, register_family
-from .text import encode_text, most_tokens, warn_truncated
 
 __all__ = [
     "FAMILIES",

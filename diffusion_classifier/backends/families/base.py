@@ -22,8 +22,8 @@ from ...noise.prediction import PredictionTypeName
 from ...noise.schedule import NoiseSchedule
 from ...utils.constraints import Integers, Sequences, check
 from ..base import Conditioning
-from .autoencoder import ENCODING, full_precision, mode, normalised, sliced
-from .class_names import find_class
+from .parts.autoencoder import ENCODING, full_precision, mode, normalised, sliced
+from .parts.class_names import find_class
 
 SCHEDULER_TYPES = ("epsilon", "v_prediction", "sample")
 NO_SIGNAL = 2**-12  # last alpha of some schedulers whose schedule should end at alpha = 0

@@ -25,8 +25,8 @@ from .base import (
     call_denoiser,
     flow_time,
 )
-from .class_names import check_kept, names_of, saved_labels
-from .text import encode_text, most_tokens, warn_truncated
+from .parts.class_names import check_kept, names_of, saved_labels
+from .parts.text import encode_text, most_tokens, warn_truncated
 
 # the class of DiT's and PixArt's transformers in pipelines saved by older diffusers
 OLDER_CLASS = {**Family.other_classes, "transformer": ("Transformer2DModel",)}

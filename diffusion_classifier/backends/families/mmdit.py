@@ -17,7 +17,7 @@ from torch import Tensor
 from ...errors import InputValueError
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
-from .text import encode_text, most_tokens, warn_truncated
+from .parts.text import encode_text, most_tokens, warn_truncated
 
 
 class StableDiffusion3(FlowFamily):

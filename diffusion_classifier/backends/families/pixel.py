@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import InputValueError
 from ..base import Conditioning, to_grey
 from .base import ClassConditionalFamily, Family
-from .text import encode_text, warn_truncated
+from .parts.text import encode_text, warn_truncated
 
 
 class PixelFamily(Family):

@@ -21,7 +21,7 @@ from ...errors import InputValueError
 from ...utils.quiet import quiet
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, Family, call_denoiser
-from .text import encode_text, warn_truncated
+from .parts.text import encode_text, warn_truncated
 
 # Options of UNet2DConditionModel that add inputs to latent, timestep and text.
 OTHER_CONDITIONS = (

@@ -22,7 +22,7 @@ from ...utils.display import short_repr
 from ...utils.quiet import quiet
 from ...utils.validation import check_option
 from ..families.base import Family
-from ..families.class_names import names_of
+from ..families.parts.class_names import names_of
 from ..families.registry import find_family
 from .complete import complete_weights, explained_failure
 from .components import component_classes, unused_components

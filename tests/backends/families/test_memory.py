@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
-from diffusion_classifier.backends.families import autoencoder
+from diffusion_classifier.backends.families.parts import autoencoder
 from diffusion_classifier.pruners import NoPruning
 from tests.support import other_pipelines, pipelines, tier_two_pipelines
 from tests.support.family_cases import CASES

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputValueError
-from ...utils.constraints import as_numbers
-from ...utils.display import short_repr
-from ...utils.locks import fork_safe_lock
-from ...utils.quiet import quiet
+from ....errors import InputValueError
+from ....utils.constraints import as_numbers
+from ....utils.display import short_repr
+from ....utils.locks import fork_safe_lock
+from ....utils.quiet import quiet
 
 LARGE_IMAGE = 768 * 768  # pixels; larger images are encoded one by one
 ENCODING = fork_safe_lock()  # encoding changes the dtype and slicing of a shared autoencoder

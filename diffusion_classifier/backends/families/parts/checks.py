@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ...errors import InputValueError
-from ...noise.schedule import NoiseSchedule
-from ..state import networks
+from ....errors import InputValueError
+from ....noise.schedule import NoiseSchedule
+from ...state import networks
+from ..base import Family
 from .autoencoder import check_scaling
-from .base import Family
 
 
 def check_components(family: Family, pipeline: Any, may_lack: Collection[str]) -> None:

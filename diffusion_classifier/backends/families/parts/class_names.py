@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputValueError
+from ....errors import InputValueError
 
 INDEX = "model_index.json"
 

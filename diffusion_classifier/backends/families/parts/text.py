@@ -13,9 +13,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...utils.display import short_repr
-from ...utils.quiet import quiet
-from ..base import Conditioning
+from ....utils.display import short_repr
+from ....utils.quiet import quiet
+from ...base import Conditioning
 
 # Prompts found too long, with their warnings' figures, while several batches are encoded.
 _too_long: ContextVar[dict[str, tuple[int, int]] | None] = ContextVar("too_long", default=None)
