@@ -42,7 +42,9 @@ def rendered(text):
 
 @pytest.fixture(scope="module")
 def clf():
-    clf = DiffusionClassifier(prompts="a {} digit", pruner=RacingPruner(alpha=0.01), random_state=0)
+    clf = DiffusionClassifier(
+        prompts="a {} digit", pruner=RacingPruner(alpha=0.01, max_draws=24), random_state=0
+    )
     return clf.fit(None, ["red", "blue", "green"])
 
 
@@ -65,7 +67,13 @@ def test_what_the_card_says(clf):
     assert "zero-shot-image-classification" in head["tags"]
     assert "base_model" not in head and "license" not in head  # nobody said so
     codes = [token.content for token in rendered(card.text) if token.type == "code_inline"]
-    for text in ("red", "a red digit", "RacingPruner(alpha=0.01)", str(clf.seed_), "embedded"):
+    for text in (
+        "red",
+        "a red digit",
+        "RacingPruner(alpha=0.01, max_draws=24)",
+        str(clf.seed_),
+        "embedded",
+    ):
         assert text in codes
     (fence,) = [token for token in rendered(card.text) if token.type == "fence"]
     assert fence.content.splitlines() == [

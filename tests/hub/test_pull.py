@@ -17,7 +17,7 @@ from diffusion_classifier.errors import (
     MissingFileError,
 )
 from diffusion_classifier.hub import from_hub, push_to_hub
-from diffusion_classifier.pruners import RacingPruner
+from diffusion_classifier.pruners import NoPruning, RacingPruner
 from tests.support.pipelines import saved, tiny_sd
 from tests.support.saved_folders import written
 
@@ -87,7 +87,9 @@ def test_a_network_of_the_hub_is_loaded_from_there(hub, tmp_path):
     hub.commit("owner/model", files)
     clear_model_cache()
     images = RNG.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    clf = DiffusionClassifier("owner/model", random_state=0).fit(None, ["cat", "dog"])
+    clf = DiffusionClassifier("owner/model", pruner=NoPruning(4), random_state=0).fit(
+        None, ["cat", "dog"]
+    )
     push_to_hub(clf, REPO)
     card = hub.files(REPO)["README.md"].decode()
     assert "\nbase_model: owner/model\n" in card
@@ -188,7 +190,7 @@ def test_links_out_of_the_cache_are_refused(tmp_path, clf):
 
 def test_a_network_that_is_not_on_the_hub_has_to_be_given(hub, tmp_path):
     root = saved(tiny_sd(), tmp_path / "model")
-    clf = DiffusionClassifier(root, random_state=0).fit(None, ["cat", "dog"])
+    clf = DiffusionClassifier(root, pruner=NoPruning(4), random_state=0).fit(None, ["cat", "dog"])
     push_to_hub(clf, REPO, allow_missing_network=True)
     with pytest.raises(InputValueError, match=r"owner/digits@\w{40} .*a folder\).*backend="):
         from_hub(REPO)  # though the folder is on this machine

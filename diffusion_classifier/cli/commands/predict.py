@@ -9,6 +9,7 @@ import typer
 
 from ...evaluation import predictions
 from ...images import read_images
+from ..fitted import ClassifierOption, described, load_fitted
 from ..inputs import find_images, read_labels, shard_of
 from ..options import (
     BatchSizeOption,
@@ -54,6 +55,7 @@ def predict(
     ] = None,
     labels: Labels = None,
     labels_file: LabelsFile = None,
+    classifier: ClassifierOption = None,
     model: Model = None,
     prompt: PromptOption = None,
     top: Top = 5,
@@ -81,12 +83,12 @@ def predict(
         paths = find_images(images or [])
         places = shard_of(len(paths), shard)
         paths = [paths[place] for place in places]
-        names = read_labels(labels, labels_file)
+        names = [] if classifier is not None else read_labels(labels, labels_file)
         check_writable(*files)
     if on_error == "raise" and paths:
         with numbered(places):
             read_images(paths).check_files()  # before anything is loaded or computed
-    clf = make_classifier(ctx, names)
+    clf = make_classifier(ctx, names) if classifier is None else load_fitted(ctx)
 
     def work(block: slice) -> dict[int, dict[str, Any]]:
         with numbered(places[block]):
@@ -104,7 +106,10 @@ def predict(
     rows = [{"image": shown(paths[place]), **record} for place, record in sorted(records.items())]
     settings, complete = settings_of(ctx), len(rows) == len(paths)
     if rows or not paths:  # a run that is stopped at once leaves earlier files as they are
-        result = document("predict", settings, labels=names, results=rows, complete=complete)
+        labels_of = names if classifier is None else clf.classes_.tolist()
+        result = document("predict", settings, labels=labels_of, results=rows, complete=complete)
+        if classifier is not None:
+            result |= described(clf)
         write(csv_file, to_csv(rows))
         write(json_file, to_json(result))
         write(jsonl_file, to_json_lines(rows))
