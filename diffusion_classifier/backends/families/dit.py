@@ -88,7 +88,7 @@ class PixArt(Family):
     depends on which optional packages are installed.
     """
 
-    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline", "PixArtSigmaPAGPipeline")
     other_classes = OLDER_CLASS
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
@@ -117,7 +117,7 @@ class Sana(FlowFamily):
     them, so that classes differ only by their own words.
     """
 
-    pipelines = ("SanaPipeline",)
+    pipelines = ("SanaPipeline", "SanaPAGPipeline")
     half_dtype = torch.bfloat16
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
@@ -154,7 +154,7 @@ class Lumina2(FlowFamily):
 class HunyuanDiT(Family):
     """HunyuanDiT, which uses two text encoders, the image's size and rotary positions."""
 
-    pipelines = ("HunyuanDiTPipeline",)
+    pipelines = ("HunyuanDiTPipeline", "HunyuanDiTPAGPipeline")
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
     text_encoders = TWO_ENCODERS
     max_tokens = (77, 256)  # of the two encoders; constants of __call__

@@ -23,7 +23,12 @@ from .parts.text import encode_text, most_tokens, warn_truncated
 class StableDiffusion3(FlowFamily):
     """Stable Diffusion 3 and 3.5. The pipeline may lack the T5 encoder."""
 
-    pipelines = ("StableDiffusion3Pipeline",)
+    pipelines = (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3PAGPipeline",
+        "StableDiffusion3PAGImg2ImgPipeline",
+    )
     text_encoders = (*TWO_ENCODERS, "text_encoder_3")
     components = (
         "vae",
@@ -85,7 +90,7 @@ class PackedFlowFamily(FlowFamily):
 class Flux(PackedFlowFamily):
     """FLUX.1 dev, which was distilled to imitate guidance, and FLUX.1 schnell."""
 
-    pipelines = ("FluxPipeline",)
+    pipelines = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxKontextPipeline")
     half_dtype = torch.bfloat16
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
     text_encoders = TWO_ENCODERS
@@ -130,7 +135,7 @@ class AuraFlow(FlowFamily):
 class QwenImage(PackedFlowFamily):
     """Qwen-Image."""
 
-    pipelines = ("QwenImagePipeline",)
+    pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
     half_dtype = torch.bfloat16
     max_tokens = 512  # the default of __call__
 

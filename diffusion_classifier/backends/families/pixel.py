@@ -74,7 +74,7 @@ class DeepFloydIF(PixelFamily):
     depends on which optional packages are installed.
     """
 
-    pipelines = ("IFPipeline",)
+    pipelines = ("IFPipeline", "IFImg2ImgPipeline")
     components = ("text_encoder", "tokenizer", "unet", "scheduler")
     max_tokens = 77  # a constant of encode_prompt
 

@@ -13,6 +13,7 @@ from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
 from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
+from .refused import reason
 from .unet import StableDiffusion, StableDiffusionXL
 
 FAMILIES: list[Family] = [
@@ -30,16 +31,6 @@ FAMILIES: list[Family] = [
     Lumina2(),
     HunyuanDiT(),
 ]
-
-# Why pipelines of other tasks are not supported, by a part of their class's name.
-OTHER_TASKS = {
-    "Inpaint": "it inpaints, so its network also reads a mask; use the text-to-image model",
-    "ControlNet": "it is controlled by a second image; use the text-to-image model",
-    "XLImg2Img": "it is the refiner of SDXL, or edits images; use the base model, and if this is "
-    "one, load it as a StableDiffusionXLPipeline and pass DiffusersBackend(pipeline)",
-    "Img2Img": "it edits images; load it as the text-to-image pipeline of the same weights and "
-    "pass DiffusersBackend(pipeline)",
-}
 
 
 def register_family(family: Family) -> None:
@@ -88,9 +79,8 @@ def find_family(class_names: Any, subject: str) -> Family:
     for family in FAMILIES:
         if not set(family.pipelines).isdisjoint(class_names):
             return family
-    for part, reason in OTHER_TASKS.items():
-        if any(part in name for name in class_names):
-            raise InputValueError(f"{subject}, which is not supported: {reason}.")
+    for why in filter(None, map(reason, class_names)):
+        raise InputValueError(f"{subject}, which is not supported: {why}.")
     known = ", ".join(name for family in FAMILIES for name in family.pipelines)
     raise InputValueError(
         f"{subject}, which is not supported; known pipelines are {known}. Wrap any other network "

@@ -37,8 +37,13 @@ class StableDiffusion(Family):
 
     pipelines: tuple[str, ...] = (
         "StableDiffusionPipeline",
-        "StableDiffusionImg2ImgPipeline",
         "LatentConsistencyModelPipeline",
+        "StableDiffusionImg2ImgPipeline",  # from here on, others of the same components
+        "LatentConsistencyModelImg2ImgPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionPAGImg2ImgPipeline",
+        "StableDiffusionSAGPipeline",
+        "StableDiffusionPanoramaPipeline",
     )
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser = "unet"
@@ -90,7 +95,12 @@ class StableDiffusion(Family):
 class StableDiffusionXL(StableDiffusion):
     """Stable Diffusion XL and models of the same structure, such as Turbo and LCM."""
 
-    pipelines = ("StableDiffusionXLPipeline",)
+    pipelines = (
+        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLPAGPipeline",
+        "StableDiffusionXLPAGImg2ImgPipeline",
+    )
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "unet", "scheduler")
     text_encoders = TWO_ENCODERS
     other_classes = Family.other_classes

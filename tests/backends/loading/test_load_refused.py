@@ -199,12 +199,11 @@ def test_a_refiner_without_its_first_text_encoder_is_refused(tmp_path, options):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("StableDiffusionXLImg2ImgPipeline", r"is the refiner .* use the base model"),
-        ("StableDiffusionInpaintPipeline", r"inpaints.*use the text-to-image model"),
-        ("StableDiffusionControlNetPipeline", r"is controlled by a second image.*text-to-image"),
+        ("StableDiffusionInpaintPipeline", "reads a mask.*use the text-to-image model"),
+        ("StableDiffusionControlNetPipeline", "reads a control image.*use the text-to-image"),
     ],
 )
 def test_pipelines_of_other_tasks_say_what_to_use_instead(folder, kind, message):
     edit_index(folder, _class_name=kind)
-    with pytest.raises(ValueError, match=rf"is a {kind}, which is not supported: it {message}"):
+    with pytest.raises(ValueError, match=rf"is a {kind}, which is not supported: .*it {message}"):
         load_backend(folder)

@@ -1,0 +1,107 @@
+"""Pipelines with the network and components of a text-to-image pipeline, and those that want more."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from diffusion_classifier.backends import DiffusersBackend
+from diffusion_classifier.backends.families.refused import REFUSED
+from diffusion_classifier.backends.families.registry import FAMILIES, find_family
+from diffusion_classifier.backends.resolve import load_backend
+from tests.support.family_cases import CASES
+from tests.support.pipelines import edit_index, epsilon_errors, saved
+
+# a case of each family, and the pipelines of the same components
+SIBLINGS = {
+    "sd": (
+        "StableDiffusionImg2ImgPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionPAGImg2ImgPipeline",
+        "StableDiffusionSAGPipeline",
+        "StableDiffusionPanoramaPipeline",
+    ),
+    "lcm": ("LatentConsistencyModelImg2ImgPipeline",),
+    "sdxl": (
+        "StableDiffusionXLImg2ImgPipeline",
+        "StableDiffusionXLPAGPipeline",
+        "StableDiffusionXLPAGImg2ImgPipeline",
+    ),
+    "sd3": (
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3PAGPipeline",
+        "StableDiffusion3PAGImg2ImgPipeline",
+    ),
+    "flux": ("FluxImg2ImgPipeline", "FluxKontextPipeline"),
+    "pixart_sigma": ("PixArtSigmaPAGPipeline",),
+    "sana": ("SanaPAGPipeline",),
+    "qwen_image": ("QwenImageImg2ImgPipeline",),
+    "hunyuan": ("HunyuanDiTPAGPipeline",),
+    "deepfloyd": ("IFImg2ImgPipeline",),
+}
+
+
+@pytest.fixture(scope="module", params=SIBLINGS)
+def original(request, tmp_path_factory):
+    """A text-to-image pipeline: its case's name, its folder and its errors."""
+    case = CASES[request.param]
+    folder = saved(case.build(), tmp_path_factory.mktemp("sibling"))
+    return request.param, folder, errors(load_backend(folder), case)
+
+
+def errors(backend, case):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(1, 3, *case.pixels, generator=generator) * 2 - 1
+    return epsilon_errors(backend, images, case.labels[:2], [480])
+
+
+def test_pipelines_of_the_same_components_give_the_same_errors(original):
+    name, folder, expected = original
+    for sibling in SIBLINGS[name]:
+        edit_index(folder, _class_name=sibling)
+        backend = load_backend(folder)
+        assert type(backend.pipeline).__name__ == sibling
+        assert (errors(backend, CASES[name]) - expected).abs().max() == 0.0
+        assert type(backend._family) is type(find_family([sibling], ""))
+
+
+def test_all_siblings_are_tested():
+    built = {type(case.build()).__name__ for case in CASES.values()} | {"DDIMPipeline"}
+    listed = {name for family in FAMILIES for name in family.pipelines}
+    assert listed - built == {name for names in SIBLINGS.values() for name in names}
+
+
+def test_names_exist_in_diffusers():
+    names = {*REFUSED, *(kind for _, kind in REFUSED.values())}
+    assert {name for name in names if not hasattr(diffusers, name)} == set()
+    assert len(REFUSED) >= 50
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionInpaintPipeline", "FluxControlNetPipeline"])
+def test_what_else_a_pipeline_reads_and_the_way_out_are_named(name, tmp_path):
+    what, text_to_image = REFUSED[name]
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    message = rf"is a {name}, .* reads {what}; .*{text_to_image}\.from_pipe\(pipeline\)"
+    with pytest.raises(ValueError, match=message):
+        load_backend(Path(tmp_path))
+
+
+def test_the_way_out_leads_to_the_same_errors():
+    pipeline = CASES["sd"].build()
+    inpaint = diffusers.StableDiffusionInpaintPipeline.from_pipe(pipeline)
+    with pytest.raises(ValueError, match=r"reads a mask; .*StableDiffusionPipeline.from_pipe"):
+        DiffusersBackend(inpaint)
+    out = DiffusersBackend(diffusers.StableDiffusionPipeline.from_pipe(inpaint))
+    expected = errors(DiffusersBackend(pipeline), CASES["sd"])
+    assert torch.equal(errors(out, CASES["sd"]), expected)
+
+
+def test_the_way_out_does_not_accept_a_network_that_reads_a_mask():
+    parts = {**CASES["sd"].build().components}
+    config = {**parts["unet"].config, "in_channels": 9}
+    parts["unet"] = diffusers.UNet2DConditionModel.from_config(config)
+    pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="takes 9 channels and the autoencoder gives 4.*a mask"):
+        DiffusersBackend(pipeline)
