@@ -1,4 +1,4 @@
-"""One page per face of the package, written from its ``__all__``, so that no public name is missing.
+"""One page per face of the package, written from its ``__all__``: no public name is missing.
 
 A *face* is a module whose names users import: those of ``FACES`` in this order, then every other
 module that has an ``__all__``. ``INSIDE`` are steps of the estimator and of the shell, which only
