@@ -200,13 +200,10 @@ def _beside(run: Prepared, ours: Estimate, n_classes: int) -> list[str]:
     if paper.figure is None:
         return [f"{'published':<22} no figure: {paper.source}"]
     inside = ours.low <= paper.figure / 100 <= ours.high
-    words = "within" if inside else "outside"
-    lines = [f"{'published':<22} {paper.figure:.1f} % ({paper.source}), {words} our interval"]
+    words = f"{'within' if inside else 'outside'} our interval"
     if n_classes != suite.n_classes:
-        lines.append(
-            f"{'':<22} not comparable: {n_classes} classes here, {suite.n_classes} in the paper"
-        )
-    return lines
+        words = f"not comparable: {n_classes} classes here, {suite.n_classes} in the paper"
+    return [f"{'published':<22} {paper.figure:.1f} % ({paper.source}), {words}"]
 
 
 def _report(
