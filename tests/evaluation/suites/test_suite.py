@@ -21,7 +21,7 @@ NAMES = [
     "pets", "stl10", "winoground",
 ]  # fmt: skip
 # Rows of an image, by hand: new draws of each stage times the classes that are left. Stages of 20,
-# 50, 100 and 500 take 20, 50, 80 and 350 new ones; those of ImageNet 50, 50, 400 and 500.
+# 50, 100 and 500 take 20, 50, 80 and 350 new ones; those of ImageNet 50, 100, 400 and 450.
 ROWS = {
     "cifar10": 50 * 10 + 450 * 5,
     "stl10": 100 * 10 + 400 * 5,
@@ -30,6 +30,7 @@ ROWS = {
     "food": 20 * 101 + 50 * 20 + 80 * 10 + 350 * 5,
     "aircraft": 20 * 100 + 50 * 20 + 80 * 10 + 350 * 5,
     "cifar100": 20 * 100 + 50 * 20 + 80 * 10 + 350 * 5,
+    "imagenet": 50 * 1000 + 100 * 500 + 400 * 50 + 450 * 10,
     "winoground": 200 * 2,
 }
 
