@@ -17,7 +17,8 @@ import diffusers
 import torch
 from torch import Tensor
 
-from tests.support import other_pipelines, pipelines, tier_two_pipelines
+from diffusion_classifier.backends.families.mmdit import unpack
+from tests.support import language_pipelines, other_pipelines, pipelines, tier_two_pipelines
 from tests.support.pipelines import PROMPTS
 
 ONE_ENCODER = ("text_encoder",)
@@ -45,6 +46,8 @@ class Case:
     deviation : float or None
         Of the data of a preconditioned network, whose pipeline's latents are that much larger
         than ours.
+    time_before_shift : bool
+        Whether the network is told the time that the scheduler then shifts to a noise level.
     spread : float
         How much labels change the error at least, relative to it.
     """
@@ -61,15 +64,20 @@ class Case:
     sign: int = 1
     spread: float = 0.01
     deviation: float | None = None
+    time_before_shift: bool = False
     pixels: tuple[int, int] = (16, 16)  # of test images: the model's own may take too long
 
     def unpack(self, pipeline: Any, latents: Tensor) -> Tensor:
         """Latents as images again, where the pipeline's denoiser reads them as a sequence."""
+        if latents.ndim == 5:  # a film of one frame
+            return latents.squeeze(2)
         if not self.packed:
             return latents
         height, width = self.call["height"], self.call["width"]
-        latents = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
-        return latents.view(len(latents), -1, *latents.shape[-2:])  # perhaps a film of one frame
+        height, width = (side // pipeline.vae_scale_factor for side in (height, width))
+        if latents.ndim == 4:  # once the pipeline has unpacked them itself
+            return latents
+        return unpack(latents, height, width)
 
 
 # oblong, so that height and width cannot be mistaken for each other
@@ -153,6 +161,26 @@ CASES = {
         build=tier_two_pipelines.tiny_qwen_image,
         call={"output_type": "pt", "height": 16, "width": 24},
         text_encoders=ONE_ENCODER,
+        spread=1e-3,
+    ),
+    "z_image": replace(
+        LARGER,
+        build=language_pipelines.tiny_z_image,
+        prediction_type="flow",
+        call={**LARGER.call, "guidance_scale": 0.0},
+        image_size=(1024, 1024),
+        sign=-1,
+        spread=1e-3,
+    ),
+    "flux2_klein": replace(
+        FLUX, build=language_pipelines.tiny_flux2_klein, text_encoders=ONE_ENCODER, spread=1e-3
+    ),
+    "chroma": replace(FLUX, build=language_pipelines.tiny_chroma, text_encoders=ONE_ENCODER),
+    "cogview4": replace(
+        LARGER,
+        build=language_pipelines.tiny_cogview4,
+        prediction_type="flow",
+        time_before_shift=True,
         spread=1e-3,
     ),
     "edm": replace(
@@ -283,7 +311,8 @@ def watched(network: torch.nn.Module) -> Iterator[list[Call]]:
 
     def note(module: Any, args: Any, kwargs: Any, output: Any) -> None:
         given = parameters.bind(*args, **kwargs).arguments
-        calls.append(Call(tensors_of(given), output[0]))
+        result = output[0] if torch.is_tensor(output[0]) else torch.stack(list(output[0]))
+        calls.append(Call(tensors_of(given), result))
 
     handle = network.register_forward_hook(note, with_kwargs=True)
     yield calls
@@ -296,7 +325,9 @@ def tensors_of(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if isinstance(value, dict):
             flat |= tensors_of(value)
-        elif isinstance(value, tuple):
+        elif name == "x":  # a list of latents
+            flat[name] = torch.stack(value)
+        elif isinstance(value, tuple | list):
             flat |= tensors_of({f"{name}.{i}": part for i, part in enumerate(value)})
         elif value is not None and not isinstance(value, bool):
             flat[name] = value

@@ -14,6 +14,8 @@ def own_scheduler(case, pipeline):
     config = pipeline.scheduler.config
     if case.deviation is not None:
         return diffusers.EDMEulerScheduler.from_config(config)
+    if case.time_before_shift:
+        return TimesBeforeShift.from_config(config)
     if case.prediction_type == "flow":
         return diffusers.FlowMatchEulerDiscreteScheduler.from_config(
             config, shift=1.0, use_dynamic_shifting=False
@@ -29,6 +31,22 @@ def own_scheduler(case, pipeline):
 class AncestralScheduler(diffusers.DDPMScheduler):
     def set_timesteps(self, n, device=None, **ignored):
         super().set_timesteps(n, device)
+
+
+class TimesBeforeShift(diffusers.FlowMatchEulerDiscreteScheduler):
+    """Reaches given noise levels at the times which its own shift takes to them, found by search."""
+
+    def set_timesteps(self, n=None, device=None, sigmas=None, mu=1.0, timesteps=None):
+        wanted = torch.tensor(sigmas, dtype=torch.float64)
+        low, high = torch.zeros_like(wanted), torch.ones_like(wanted)
+        for _ in range(50):
+            middle = (low + high) / 2
+            above = torch.as_tensor(self.time_shift(mu, 1.0, middle)) > wanted
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        times = ((low + high) / 2).tolist()
+        super().set_timesteps(
+            device=device, sigmas=times, mu=mu, timesteps=[1000 * time for time in times]
+        )
 
 
 def recorded(case, backend, timesteps):

@@ -71,19 +71,16 @@ class PackedFlowFamily(FlowFamily):
 
     @abstractmethod
     def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
-        """Return the transformer's arguments that give the positions of patches and tokens."""
+        """Return arguments that give the positions of patches and tokens, or mask padding."""
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         transformer = pipeline.transformer
         n, _, height, width = z.shape
-        packed = call_denoiser(
-            transformer,
-            pack(z),
-            flow_time(t) / self.n_timesteps(pipeline),
-            condition.tensors,
-            guidance=torch.ones(n, device=z.device) if transformer.config.guidance_embeds else None,
-            **self.positions(pipeline, z, condition),
-        )
+        tensors = {**condition.tensors, **self.positions(pipeline, z, condition)}
+        if transformer.config.get("guidance_embeds"):
+            tensors["guidance"] = torch.ones(n, device=z.device)
+        time = flow_time(t) / self.n_timesteps(pipeline)
+        packed = call_denoiser(transformer, pack(z), time, tensors)
         return unpack(packed, height, width)
 
 

@@ -60,6 +60,14 @@ OTHER_INPUTS: dict[str, dict[str, str]] = {
     },
     "HunyuanDiTPipeline": {CONTROL: "HunyuanDiTControlNet"},
     "SanaPipeline": {CONTROL: "SanaControlNet"},
+    "ZImagePipeline": {
+        MASK: "ZImageInpaint ZImageControlNetInpaint",
+        CONTROL: "ZImageControlNet",
+        SECOND: "ZImageOmni",
+    },
+    "Flux2KleinPipeline": {MASK: "Flux2KleinInpaint"},
+    "ChromaPipeline": {MASK: "ChromaInpaint"},
+    "CogView4Pipeline": {CONTROL: "CogView4Control"},
     "IFPipeline": {
         MASK: "IFInpainting IFInpaintingSuperResolution",
         SMALL: "IFSuperResolution IFImg2ImgSuperResolution",

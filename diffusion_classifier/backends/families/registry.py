@@ -11,6 +11,8 @@ from typing import Any
 from ...errors import InputTypeError, InputValueError
 from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
+from .flux import Chroma, Flux2Klein
+from .language import CogView4, ZImage
 from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .refused import reason
@@ -30,6 +32,10 @@ FAMILIES: list[Family] = [
     QwenImage(),
     Lumina2(),
     HunyuanDiT(),
+    ZImage(),
+    Flux2Klein(),
+    Chroma(),
+    CogView4(),
 ]
 
 

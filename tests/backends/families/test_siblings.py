@@ -1,4 +1,4 @@
-"""Pipelines with the network and components of a text-to-image pipeline, and those that want more."""
+"""Pipelines of the components of a text-to-image pipeline, and those that read more."""
 
 import json
 from pathlib import Path
@@ -39,6 +39,9 @@ SIBLINGS = {
     "sana": ("SanaPAGPipeline",),
     "qwen_image": ("QwenImageImg2ImgPipeline",),
     "hunyuan": ("HunyuanDiTPAGPipeline",),
+    "z_image": ("ZImageImg2ImgPipeline",),
+    "flux2_klein": ("Flux2KleinKVPipeline",),
+    "chroma": ("ChromaImg2ImgPipeline",),
     "deepfloyd": ("IFImg2ImgPipeline",),
 }
 
@@ -103,5 +106,5 @@ def test_the_way_out_does_not_accept_a_network_that_reads_a_mask():
     config = {**parts["unet"].config, "in_channels": 9}
     parts["unet"] = diffusers.UNet2DConditionModel.from_config(config)
     pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    with pytest.raises(ValueError, match="takes 9 channels and the autoencoder gives 4.*a mask"):
+    with pytest.raises(ValueError, match=r"takes 9 channels and the autoencoder gives 4.*a mask"):
         DiffusersBackend(pipeline)

@@ -10,8 +10,10 @@ from contextvars import ContextVar
 from inspect import signature
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ....utils.display import short_repr
 from ....utils.quiet import quiet
@@ -73,6 +75,31 @@ def one_truncation_warning() -> Iterator[dict[str, tuple[int, int]]]:
         UserWarning,
         stacklevel=4,
     )
+
+
+def ragged(states: list[Tensor]) -> Conditioning:
+    """Make a Conditioning of prompts with a state [n, D] for each of their own n tokens.
+
+    Examples
+    --------
+    >>> import torch
+    >>> condition = ragged([torch.ones(2, 4), torch.ones(3, 4)])
+    >>> condition["states"].shape, condition["n_tokens"].tolist()
+    (torch.Size([2, 3, 4]), [2, 3])
+    >>> [(length, rows.tolist()) for length, rows in rows_of_each_length(condition)]
+    [(2, [0]), (3, [1])]
+    """
+    return Conditioning(
+        states=pad_sequence(states, batch_first=True),
+        n_tokens=torch.tensor([len(part) for part in states], device=states[0].device),
+    )
+
+
+def rows_of_each_length(condition: Conditioning) -> Iterator[tuple[int, Tensor]]:
+    """Yield each number of tokens of a ``ragged`` condition, and the rows that have it."""
+    lengths = condition["n_tokens"]
+    for length in lengths.unique().tolist():
+        yield length, (lengths == length).nonzero()[:, 0]
 
 
 def padded_alike(parts: list[Conditioning]) -> list[Conditioning]:

@@ -1,0 +1,78 @@
+"""Relatives of Flux: Chroma and FLUX.2.
+
+Chroma (https://huggingface.co/lodestones/Chroma1-HD) is Flux with a mask of the text's padding and
+without a pooled embedding. FLUX.2 (https://bfl.ai/blog/flux-2) reads hidden states of three layers
+of a language model. Its autoencoder normalises every channel of every 2 x 2 patch by the running
+mean and variance of a batch normalisation, not by one scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import Conditioning
+from .base import Family
+from .mmdit import Flux, PackedFlowFamily, pack, unpack
+from .parts.text import encode_text, most_tokens, warn_truncated
+
+
+class Chroma(Flux):
+    """Chroma."""
+
+    pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
+    components = Family.components
+    text_encoders = ("text_encoder",)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
+        states, _, mask, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
+        dtype = pipeline.transformer.dtype
+        return Conditioning(encoder_hidden_states=states.to(dtype), attention_mask=mask.to(dtype))
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        mask = condition["attention_mask"]
+        patches = mask.new_ones(len(z), z.shape[-2] * z.shape[-1] // 4)
+        whole = torch.cat([mask, patches], dim=1)
+        return {**super().positions(pipeline, z, condition), "attention_mask": whole}
+
+
+class Flux2Klein(PackedFlowFamily):
+    """FLUX.2 klein, distilled or not, which reads prompts with Qwen3."""
+
+    pipelines = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
+    half_dtype = torch.bfloat16
+
+    def latent_channels(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.in_channels // 4
+
+    def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
+        latents = super().encode_images(pipeline, images)
+        height, width = latents.shape[-2:]
+        norm, epsilon = pipeline.vae.bn, pipeline.vae.config.batch_norm_eps
+        mean, variance = (
+            part.to(latents.device, torch.float32) for part in (norm.running_mean, norm.running_var)
+        )
+        return unpack((pack(latents) - mean) / (variance + epsilon).sqrt(), height, width)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        spent = self.preface(pipeline)
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
+        states, _ = encode_text(pipeline, prompts)
+        return Conditioning(encoder_hidden_states=states.to(pipeline.transformer.dtype))
+
+    def preface(self, pipeline: Any) -> int:
+        """Return how many tokens the language model's template takes."""
+        message = [{"role": "user", "content": ""}]
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        text = pipeline.tokenizer.apply_chat_template(message, **options)
+        return len(pipeline.tokenizer(text).input_ids)
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        states = condition["encoder_hidden_states"]
+        return {  # the same for all rows
+            "img_ids": pipeline._prepare_latent_ids(z[:1, :, ::2, ::2]).to(z.device),
+            "txt_ids": pipeline._prepare_text_ids(states[:1]).to(z.device),
+        }

@@ -1,0 +1,112 @@
+"""Flow transformers whose prompts are read by a language model: Z-Image, CogView4.
+
+Language models give as many states as a prompt has tokens. Z-Image's network (arXiv 2511.22699)
+takes a list of such states and masks what it pads. CogView4's attends to all that it is given, so
+its pipeline's answer for a prompt changes with the longest prompt beside it. We encode prompts
+one by one, each padded to a multiple of 16 tokens only, and the network is called once for each
+length among the rows.
+
+CogView4's time is not its noise level. With ``s = time / T`` and a shift ``m`` that grows with the
+image, ``sigma = m / (m + 1 / s - 1)``; so ``s = sigma / (sigma + m (1 - sigma))``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...utils.quiet import quiet
+from ..base import Conditioning
+from .base import FlowFamily, call_denoiser, flow_time
+from .parts.text import encode_text, most_tokens, ragged, rows_of_each_length, warn_truncated
+
+
+class ZImage(FlowFamily):
+    """Z-Image. Its time 1 - t runs from noise to image, and it predicts ``x - eps``."""
+
+    pipelines = ("ZImagePipeline", "ZImageImg2ImgPipeline")
+    half_dtype = torch.bfloat16
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        return 1024, 1024  # a constant of __call__
+
+    def patch_size(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.all_patch_size[0]
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        message = [{"role": "user", "content": ""}]
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
+        preface = pipeline.tokenizer.apply_chat_template(message, **options)
+        spent = len(pipeline.tokenizer(preface).input_ids)
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
+        with quiet():
+            states, _ = pipeline.encode_prompt(
+                list(prompts),  # which it overwrites
+                device=pipeline._execution_device,
+                do_classifier_free_guidance=False,
+            )
+        return ragged([part.to(pipeline.transformer.dtype) for part in states])
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer = pipeline.transformer
+        states, lengths = condition["states"], condition["n_tokens"].tolist()
+        films = transformer(
+            list(z.to(transformer.dtype).unsqueeze(2)),  # of one frame
+            1 - flow_time(t) / self.n_timesteps(pipeline),
+            [part[:n] for part, n in zip(states, lengths, strict=True)],
+            return_dict=False,
+        )[0]
+        return -torch.stack(list(films))[:, :, 0]
+
+
+class CogView4(FlowFamily):
+    """CogView4."""
+
+    pipelines = ("CogView4Pipeline",)
+    half_dtype = torch.bfloat16
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
+        states = [
+            encode_text(pipeline, [prompt], do_classifier_free_guidance=False)[0][0]
+            for prompt in prompts
+        ]
+        return ragged([part.to(pipeline.transformer.dtype) for part in states])
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer, output = pipeline.transformer, torch.empty_like(z, dtype=torch.float32)
+        size = [side * pipeline.vae_scale_factor for side in z.shape[-2:]]
+        like = {"device": z.device, "dtype": transformer.dtype}
+        time = self.time(pipeline, z, t)
+        for length, rows in rows_of_each_length(condition):
+            shape = torch.tensor(size, **like).expand(len(rows), -1)
+            output[rows] = call_denoiser(
+                transformer,
+                z[rows],
+                time[rows],
+                {"encoder_hidden_states": condition["states"][rows, :length]},
+                original_size=shape,
+                target_size=shape,
+                crop_coords=torch.zeros_like(shape),
+            ).float()
+        return output
+
+    def time(self, pipeline: Any, z: Tensor, t: Tensor) -> Tensor:
+        """Return the time of the noise level ``(t + 1/2) / T``, before the shift."""
+        from diffusers.pipelines.cogview4.pipeline_cogview4 import calculate_shift
+
+        config, n = pipeline.scheduler.config, self.n_timesteps(pipeline)
+        shift = config.get("shift", 1.0)
+        if config.get("use_dynamic_shifting"):
+            patches = z.shape[-2] * z.shape[-1] // self.patch_size(pipeline) ** 2
+            names = ("base_image_seq_len", "base_shift", "max_shift")
+            defaults = (256, 0.25, 0.75)
+            values = [config.get(key, value) for key, value in zip(names, defaults, strict=True)]
+            shift = calculate_shift(patches, *values)
+            if config.get("time_shift_type", "exponential") == "exponential":
+                shift = math.exp(shift)
+        sigma = flow_time(t) / n
+        return n * sigma / (sigma + shift * (1 - sigma))

@@ -1,0 +1,171 @@
+"""Tiny pipelines whose prompts are read by language models, and relatives of Flux."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
+from tests.support.pipelines import autoencoder, built_once, heed_prompts
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}me {% endif %}"
+)
+ATTENTION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+
+
+def qwen_tokenizer(**options: Any) -> Any:
+    """A Qwen tokenizer that spells, with a template of chats."""
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ", "Ċ"]
+    tokens = ["<|endoftext|>", *letters]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], **options)
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def qwen_config(tokenizer: Any, layers: int) -> Any:
+    return transformers.Qwen3Config(
+        vocab_size=len(tokenizer), num_hidden_layers=layers, **ATTENTION
+    )
+
+
+@built_once
+def z_image() -> dict[str, Any]:
+    tokenizer = qwen_tokenizer()
+    transformer = diffusers.ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[600, 32, 32],
+    )
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)
+    heed_prompts(transformer, {"attention.to_v": 5.0, "attention.to_out": 5.0})
+    return {
+        "tokenizer": tokenizer,
+        "vae": autoencoder(halvings=3, shift_factor=0.1),
+        "text_encoder": transformers.Qwen3Model(qwen_config(tokenizer, layers=2)),
+        "transformer": transformer,
+    }
+
+
+def tiny_z_image() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return diffusers.ZImagePipeline(**z_image(), scheduler=scheduler)
+
+
+@built_once
+def flux2_klein() -> dict[str, Any]:
+    tokenizer = qwen_tokenizer()
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        layers_per_block=1,
+    )
+    vae.bn.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]).repeat_interleave(4))
+    vae.bn.running_var.copy_(torch.tensor([0.5, 1.5, 1.0, 2.0]).repeat_interleave(4))
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    heed_prompts(transformer, {"add_v_proj": 5.0})
+    return {
+        "tokenizer": tokenizer,
+        "vae": vae,
+        "text_encoder": transformers.Qwen3ForCausalLM(qwen_config(tokenizer, layers=27)),
+        "transformer": transformer,
+    }
+
+
+def tiny_flux2_klein() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return diffusers.Flux2KleinPipeline(**flux2_klein(), scheduler=scheduler)
+
+
+@built_once
+def chroma() -> dict[str, Any]:
+    tokenizer = t5_tokenizer()
+    transformer = diffusers.ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=64,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    return {
+        "tokenizer": tokenizer,
+        "vae": autoencoder(shift_factor=0.1),
+        "text_encoder": t5_text_encoder(tokenizer),
+        "transformer": transformer,
+    }
+
+
+def tiny_chroma() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return diffusers.ChromaPipeline(**chroma(), scheduler=scheduler)
+
+
+@built_once
+def cogview4() -> dict[str, Any]:
+    tokenizer = qwen_tokenizer(padding_side="left")
+    config = transformers.GlmConfig(
+        vocab_size=len(tokenizer), num_hidden_layers=2, pad_token_id=0, **ATTENTION
+    )
+    transformer = diffusers.CogView4Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        text_embed_dim=16,
+        time_embed_dim=16,
+        condition_dim=8,
+        sample_size=4,
+        rope_axes_dim=(16, 16),
+    )
+    heed_prompts(transformer, {"attn1.to_v": 3.0, "attn1.to_out": 3.0})
+    return {
+        "tokenizer": tokenizer,
+        "vae": autoencoder(halvings=3),
+        "text_encoder": transformers.GlmModel(config),
+        "transformer": transformer,
+    }
+
+
+def tiny_cogview4() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True, time_shift_type="linear"
+    )
+    return diffusers.CogView4Pipeline(**cogview4(), scheduler=scheduler)
