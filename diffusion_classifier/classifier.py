@@ -258,7 +258,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         """
         check_parameters(self)
         for name in ("shortlist_", "hub_"):  # of an earlier fit
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         pictures = PictureFormat.of(self.image_size, self.resize)
         backend = resolve_backend(self.backend, self.device, self.dtype)
         strategies = Strategies.resolve(
