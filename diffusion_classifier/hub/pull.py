@@ -16,8 +16,9 @@ from ..backends.resolve import Pipeline
 from ..classifier import DiffusionClassifier
 from ..errors import DiffusionClassifierError, InputFileError, InputValueError, MissingFileError
 from ..estimator.saving.files import LARGEST_STATE
+from ..utils.display import short_repr
 from ..utils.files import read_regular
-from .network import FILES, network_of
+from .network import FILES, Network, network_of
 from .remote import check_repo_id, explained
 
 
@@ -103,7 +104,7 @@ repository, such as 'owner/name' (Repo id must be in the form 'repo_name' or \
             if backend is None and network.is_missing:
                 raise InputValueError(
                     f"{place} was fitted with a network that only its author has "
-                    f"({'a folder' if network.kind == 'folder' else network.name}); get the "
+                    f"({_place_of(network)}); get the "
                     "same network and pass it: from_hub(repo_id, backend=...)."
                 )
             clf = DiffusionClassifier.load(folder, backend=backend, proposer=proposer)
@@ -113,6 +114,11 @@ repository, such as 'owner/name' (Repo id must be in the form 'repo_name' or \
             raise
     setattr(clf, "hub_", {"repo_id": repo_id, "revision": commit})  # noqa: B010
     return clf
+
+
+def _place_of(network: Network) -> str:
+    """Say where a network was, without the path of somebody's folder."""
+    return "a folder" if network.kind == "folder" else short_repr(network.name)
 
 
 def _copy(snapshot: Path, folder: Path, place: str) -> None:

@@ -19,7 +19,7 @@ from diffusion_classifier.errors import (
 from diffusion_classifier.hub import from_hub, push_to_hub
 from diffusion_classifier.pruners import NoPruning, RacingPruner
 from tests.support.pipelines import saved, tiny_sd
-from tests.support.saved_folders import written
+from tests.support.saved_folders import edit, put, read_state, written
 
 REPO = "owner/digits"
 SCENES = load_scenes("test", n_samples=4)
@@ -200,3 +200,28 @@ def test_a_network_that_is_not_on_the_hub_has_to_be_given(hub, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(images), clf.predict_proba(images))
     with pytest.raises(InputValueError, match="the backbone is not the one"):
         from_hub(REPO, backend=GaussianBackend())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("fitted", "hub_"), {"dict": [["repo_id", 3], ["revision", "a"]]}, "hub_"),
+        (("fitted", "hub_"), {"dict": [["repo_id", "a/b"]]}, "hub_"),
+        (("fitted", "hub_"), "owner/digits", "hub_"),
+        (("backend", "kind"), "pickle", "kind"),
+        (("backend", "value"), ["owner/model"], "backend"),
+        (("backend", "value"), {"name": None}, "backend.value"),
+        (("backend", "value"), "/etc", r"only its author has \(a folder\)"),
+        (("backend", "value"), "../model", r"only its author has \(a folder\)"),
+        (("fitted", "predict"), 1, "predict"),
+    ],
+)
+def test_what_others_may_have_written_is_refused(tmp_path, clf, path, value, message):
+    clf.save(tmp_path / "saved")
+    state = read_state(tmp_path / "saved")
+    put(state, path, value)
+    edit(tmp_path / "saved", state)
+    snapshot(tmp_path / "cache", contents(tmp_path / "saved"))
+    with pytest.raises(InputValueError, match=message) as raised:
+        from_hub(REPO, cache_dir=tmp_path / "cache", local_files_only=True)
+    assert f"{REPO}@{'0' * 40}" in str(raised.value)
