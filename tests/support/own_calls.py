@@ -34,7 +34,7 @@ class AncestralScheduler(diffusers.DDPMScheduler):
 
 
 class TimesBeforeShift(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Reaches given noise levels at the times which its own shift takes to them, found by search."""
+    """Reaches given noise levels at the times that its own shift takes to them."""
 
     def set_timesteps(self, n=None, device=None, sigmas=None, mu=1.0, timesteps=None):
         wanted = torch.tensor(sigmas, dtype=torch.float64)

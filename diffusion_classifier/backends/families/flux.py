@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from ..base import Conditioning
-from .base import Family
-from .mmdit import Flux, PackedFlowFamily, pack, unpack
+from .mmdit import PackedFlowFamily, pack, unpack
 from .parts.text import encode_text, most_tokens, warn_truncated
 
 
-class Chroma(Flux):
+class Chroma(PackedFlowFamily):
     """Chroma."""
 
     pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
-    components = Family.components
-    text_encoders = ("text_encoder",)
+    half_dtype = torch.bfloat16
+
+    def latent_channels(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.in_channels // 4
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
@@ -33,10 +34,15 @@ class Chroma(Flux):
         return Conditioning(encoder_hidden_states=states.to(dtype), attention_mask=mask.to(dtype))
 
     def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
-        mask = condition["attention_mask"]
-        patches = mask.new_ones(len(z), z.shape[-2] * z.shape[-1] // 4)
-        whole = torch.cat([mask, patches], dim=1)
-        return {**super().positions(pipeline, z, condition), "attention_mask": whole}
+        mask, (height, width) = condition["attention_mask"], z.shape[-2:]
+        rows, columns = (torch.arange(side // 2, device=z.device) for side in (height, width))
+        places = torch.cartesian_prod(torch.zeros_like(rows[:1]), rows, columns).to(mask.dtype)
+        patches = mask.new_ones(len(z), len(places))
+        return {
+            "img_ids": places,
+            "txt_ids": mask.new_zeros(mask.shape[1], 3),
+            "attention_mask": torch.cat([mask, patches], dim=1),
+        }
 
 
 class Flux2Klein(PackedFlowFamily):
