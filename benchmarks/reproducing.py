@@ -41,10 +41,10 @@ column is empty until somebody runs a row.
   you cite them. A dash: the paper has no figure.
 - Rows: passes through the network per image, from the published stages.
 - Hours: rows times images, at {rate:.0f} rows per second. This is what a network of the size of
-  Stable Diffusion 1.5 took on one NVIDIA H200 in half precision
+  Stable Diffusion 1.5 took on one NVIDIA H200 in bfloat16
   ([how it was measured](benchmarks/gpu.md)). Stable Diffusion 2.0 is assumed to be as fast.
-  Encoding of images is left out. The default race is given its most, 200 draws for every class. Most races
-  end long before; [how long before](benchmarks/race.md) depends on the model.
+  Encoding of images is left out. The default race is given its most, 200 draws for every class.
+  Most races end long before; [how long before](benchmarks/race.md) depends on the model.
 
 Each `command` is `diffusion-classifier evaluate --suite NAME --published --model
 stabilityai/stable-diffusion-2-base`.
