@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 RUN := $(VENV)/bin/python
 PARALLEL := -n auto --maxprocesses 4
 
-.PHONY: quickstart test test-slow test-browser fuzz lint docs dist test-dist bench bench-accuracy bench-race train-embedded
+.PHONY: quickstart test test-slow test-browser fuzz lint docs test-site dist test-dist bench bench-accuracy bench-race train-embedded
 
 quickstart: $(VENV)/.installed-plot
 	$(RUN) examples/quickstart.py
@@ -36,9 +36,12 @@ lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# The site, into build/docs: notebooks and gallery run, warnings are errors, and its tests last.
+# The site, into build/docs: notebooks and gallery run, and warnings are errors.
 docs: $(VENV)/.installed-docs
 	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
+
+# Links, names and looks of the built site, in headless Chromium, which must be installed.
+test-site: docs
 	$(RUN) -m pytest -m site tests/contracts/test_site.py
 
 # The source distribution and the wheel, into dist/.

@@ -27,7 +27,7 @@ extensions = [
     "sphinx_copybutton",
     "api_pages",
     "mathml",
-    "repository_links",
+    "relative_links",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "**sg_execution_times.rst"]
@@ -48,7 +48,7 @@ nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-suppress_warnings = ["config.cache", "toc.empty_glob", "toc.glob"]  # globs stand for pages to come
+suppress_warnings = ["config.cache"]
 
 # ------------------------------------------------------------------- API
 
@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,
     "show_signature": False,
     "min_reported_time": 1000,
     "plot_gallery": "True",
@@ -81,6 +82,7 @@ sphinx_gallery_conf = {
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "diffusion_classifier"
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

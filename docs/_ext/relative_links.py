@@ -1,6 +1,7 @@
 """Pages link each other and the repository's files by relative paths, as GitHub reads them.
 
-On the site, what lies outside ``docs/`` is a link to the repository.
+On the site, what lies outside ``docs/`` is a link to the repository. A pattern of a toctree that
+matches no page is left out.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 LINK = re.compile(r"(?<!\!)\]\((\.\.?/[^)#\s]+)(#[^)\s]*)?\)")
+PATTERN = re.compile(r"^[\w/-]+\*\n", re.M)
 
 
-def leave_the_site(app: Sphinx, docname: str, source: list[str]) -> None:
+def resolve(app: Sphinx, docname: str, source: list[str]) -> None:
     docs, page = Path(app.srcdir), Path(app.env.doc2path(docname))
 
     def absolute(match: re.Match) -> str:
@@ -25,10 +27,13 @@ def leave_the_site(app: Sphinx, docname: str, source: list[str]) -> None:
         kind = "tree" if target.is_dir() else "blob"
         return f"]({app.config.repository_url}/{kind}/main/{inside}{match[2] or ''})"
 
-    source[0] = LINK.sub(absolute, source[0])
+    def existing(match: re.Match) -> str:
+        return match[0] if any(page.parent.glob(f"{match[0].strip()}.md")) else ""
+
+    source[0] = PATTERN.sub(existing, LINK.sub(absolute, source[0]))
 
 
 def setup(app: Sphinx) -> dict:
     app.add_config_value("repository_url", "", "env")
-    app.connect("source-read", leave_the_site)
+    app.connect("source-read", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
