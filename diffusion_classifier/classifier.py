@@ -50,6 +50,7 @@ from .scoring.class_losses import check_loss, read_log_prior
 from .shortlist import BaseShortlist
 from .strategies import Strategies
 from .utils.constraints import check_parameters
+from .utils.devices import Devices
 from .utils.display import DocumentedMixin
 from .utils.validation import all_or_nothing
 
@@ -105,15 +106,15 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     batch_size : "auto" or int, default="auto"
         Rows per network call. With a number, results on a CPU are bit-identical whatever the
         order and number of images; with "auto" they agree up to rounding.
-    device : str or torch.device, default="auto"
-        "auto" is CUDA, else MPS, else the CPU. Ignored for a Backend instance.
+    device : str, int, torch.device or list of them, default="auto"
+        "auto" is CUDA, else MPS, else the CPU. Ignored for a Backend instance, except a list, such
+        as ``["cuda:0", "cuda:1"]``: these share the images (:mod:`~.race.devices.engines`).
     dtype : str or torch.dtype, default="auto"
         "auto" is float16 on CUDA, else float32. Ignored for a Backend instance. Errors are float32.
     random_state : int, RandomState instance or None, default=None
         Seed of the draws. All images share the same draws.
     verbose : "auto", bool or int, default="auto"
-        Whether to show a progress bar. "auto" shows it in a terminal or notebook if the work takes
-        more than a second, 0 never and 1 always.
+        Progress bar: 0 never, 1 always, "auto" in terminals if the work takes more than a second.
     shortlist : None or BaseShortlist, default=None
         Proposes the classes that each image races, for many classes
         (:mod:`diffusion_classifier.shortlist`). None races all of them.
@@ -144,8 +145,8 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
     shortlist_ : BaseShortlist or None
         Fitted copy of ``shortlist``.
     loss_ : str
-        The ``loss`` at ``fit``. Later changes of parameters have no effect before the next
-        ``fit``, except those of ``batch_size``, ``memory``, ``verbose`` and ``callbacks``.
+        The ``loss`` at ``fit``. Later changes of parameters have no effect before the next ``fit``,
+        except of ``batch_size``, ``memory``, ``verbose``, ``callbacks`` and lists of devices.
     resize_ : str
         The ``resize`` mode at ``fit``.
     image_size_ : tuple of (int, int) or None
@@ -161,8 +162,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
 
     References
     ----------
-    A. C. Li, M. Prabhudesai, S. Duggal, E. Brown and D. Pathak, "Your Diffusion Model is
-    Secretly a Zero-Shot Classifier", ICCV 2023, arXiv 2303.16203.
+    A. C. Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", arXiv 2303.16203.
 
     Examples
     --------
@@ -193,7 +193,7 @@ class DiffusionClassifier(DocumentedMixin, ClassifierParameters, FittedClassifie
         image_size: int | tuple[int, int] | None = None,
         resize: ResizeMode = "crop",
         batch_size: BatchSizeOption = "auto",
-        device: str | torch.device = "auto",
+        device: Devices = "auto",
         dtype: str | torch.dtype = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: Verbosity = "auto",

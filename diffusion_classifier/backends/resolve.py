@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 
 from ..errors import InputTypeError
-from ..utils.devices import resolve_device, resolve_dtype
+from ..utils.devices import resolve_device, resolve_devices, resolve_dtype
 from ..utils.display import short_repr
 from .base import Backend
 from .embedded import load_embedded
@@ -36,7 +36,7 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
 
     Models named by a path or Hub id are loaded once per process. A Backend is cloned; the clone
     shares its weights, device and dtype, so ``device`` and ``dtype`` have no effect on it. A
-    diffusers pipeline is wrapped as it is.
+    diffusers pipeline is wrapped as it is. Of several devices, the network is loaded on the first.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def resolve_backend(backend: Any, device: Any, dtype: Any) -> Backend:
         If a named model cannot be loaded; see :func:`load_backend`.
     """
     backend = wrap_pipeline(backend)
-    device = resolve_device(device)
+    device = resolve_devices(device)[0]
     is_auto = isinstance(dtype, str) and dtype == "auto"
     dtype = resolve_dtype(dtype, device)
     if isinstance(backend, Backend):
@@ -143,6 +143,14 @@ def rebuild_backend(saved: Mapping[str, Any]) -> Backend:
     device = None if saved["device"] is None else resolve_device(saved["device"])
     if name in SHIPPED:
         return SHIPPED[name](device or "cpu", dtype, image_shape=saved["image_shape"])
+    if saved.get("config") is not None:
+        return DiffusersBackend.from_single_file(
+            name,
+            config=saved["config"],
+            dtype=dtype,
+            device=device,
+            image_shape=saved["image_shape"],
+        )
     return DiffusersBackend.from_pretrained(
         name,
         revision=saved["revision"],

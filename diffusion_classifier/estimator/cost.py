@@ -46,7 +46,7 @@ class Cost(NamedTuple):
 def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None = None) -> Cost:
     """Estimate the cost of predicting ``n_images`` images, if a table holds some of the errors.
 
-    The time is measured on a short race over a grey image, after one run to warm up.
+    The time is measured on a short race over a grey image per device, after one run to warm up.
 
     Raises
     ------
@@ -73,12 +73,13 @@ def estimate_cost(predictor: Predictor, n_images: int, table: ErrorTable | None 
         shortlist=None,
         memory=None,  # a grey image is not worth keeping, and looking it up takes no time
     )
+    images = np.repeat(predictor.inputs.grey_image(), max(1, len(predictor.devices)), axis=0)
     for _ in range(2):
         start = time.perf_counter()
-        with probe.race(predictor.inputs.grey_image()) as (results, *_):
+        with probe.race(images) as (results, *_):
             list(results)
         seconds = time.perf_counter() - start
-    return Cost(evaluations, seconds / (n_draws * n_prompts) * evaluations)
+    return Cost(evaluations, seconds / (len(images) * n_draws * n_prompts) * evaluations)
 
 
 def _missing_evaluations(predictor: Predictor, n_images: int, table: ErrorTable) -> int:

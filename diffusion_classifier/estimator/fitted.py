@@ -25,6 +25,7 @@ from ..records import ErrorTable, RecordSetup
 from ..samplers import Sampler
 from ..scoring import Calibrator, LossName, Scoring, Weighting
 from ..shortlist import BaseShortlist
+from ..utils.devices import Devices, resolve_devices
 from ..utils.provenance import check_unchanged
 from .candidates import GivenCandidates
 from .cost import Cost, estimate_cost
@@ -40,7 +41,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    batch_size, verbose, memory, callbacks
+    batch_size, verbose, memory, callbacks, device
         Parameters that predictions read at every call.
     backend_, sampler_, pruner_, weighting_, calibrator_, shortlist_, loss_, image_size_, resize_
         Set by ``fit``; see ``DiffusionClassifier``.
@@ -52,6 +53,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     verbose: Verbosity
     memory: str | os.PathLike[str] | None
     callbacks: Sequence[Callback] | None
+    device: Devices
     backend_: Backend
     sampler_: Sampler
     pruner_: Pruner
@@ -287,8 +289,7 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
         n_images : int
             Number of images.
         table : ErrorTable, optional
-            Errors recorded earlier, as for ``errors``. They are not counted again; those in
-            ``memory`` are, as the images are not known yet.
+            Errors recorded earlier, as for ``errors``, not counted again; those in ``memory`` are.
 
         Returns
         -------
@@ -316,14 +317,12 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Save the fitted classifier as JSON and safetensors, without the network.
 
-        The folder holds the parameters, the prompts and their embeddings, everything learned, the
-        seed of the draws, and the network's name, revision and configuration hash.
-        A ``random_state`` that is a RandomState instance is not saved.
+        The folder holds the parameters except RandomState instances, the prompts and embeddings,
+        everything learned, the seed, and the network's name, revision and configuration hash.
 
-        The folder can be loaded at any moment: until the new save is complete, it holds the
-        earlier one. An interrupted save (a full disk, Ctrl-C, a killed process) changes nothing;
-        what it leaves behind is removed by the next save. Processes that save to the same folder
-        take turns, except on Windows.
+        The folder can be loaded at any moment: it holds the earlier save until the new one is
+        complete. An interrupted save (a full disk, Ctrl-C, a killed process) changes nothing;
+        what it leaves behind is removed by the next save. Processes take turns, except on Windows.
 
         Parameters
         ----------
@@ -396,5 +395,6 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             memory=self.memory,
             shortlist=self.shortlist_,
             callbacks=callbacks or (),
+            devices=resolve_devices(self.device),
             check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

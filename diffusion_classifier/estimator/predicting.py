@@ -24,7 +24,7 @@ from ..callbacks import Callback, RaceStart, watched
 from ..errors import AllSkippedError, InputValueError
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
-from ..race.engine import Engine
+from ..race.devices import engine_on
 from ..race.loop import run_race
 from ..race.progress import Progress, Verbosity
 from ..race.recorded import RecordedErrors
@@ -32,10 +32,11 @@ from ..race.skipping import skipping
 from ..race.source import ErrorSource, Result, Start
 from ..race.tape import DrawTape
 from ..records.compare import comparable_errors
+from ..records.partial import finished_part
 from ..records.setup import RecordSetup, promised_alpha
 from ..records.table import ErrorTable
 from ..samplers.base import Sampler
-from ..scoring.candidates import Candidates, same_candidates
+from ..scoring.candidates import Candidates
 from ..scoring.likelihood_check import LikelihoodCheck
 from ..shortlist.base import Asked, BaseShortlist, Proposal
 from ..store.folder import StoreFolder
@@ -47,6 +48,7 @@ from .candidates import GivenCandidates, answered_among, read_candidates
 from .inputs import ON_ERROR, Inputs
 from .prompts import make_prompts
 from .question import Question
+from .states import posterior_of, row_of, state_of
 
 Skipped = list[tuple[int, str]]
 
@@ -86,6 +88,8 @@ class Predictor:
         Whether all classes race, whatever the candidates.
     callbacks : sequence of Callback
         They are told of every image that races.
+    devices : sequence of torch.device
+        Devices that share the work, if there are several.
     check_likelihood : bool
         Whether to warn if the network is too inexact for "likelihood" weights.
     """
@@ -101,6 +105,7 @@ class Predictor:
     shortlist: BaseShortlist | None = None
     everyone: bool = False
     callbacks: Sequence[Callback] = ()
+    devices: Sequence[torch.device] = ()
     check_likelihood: bool = False
 
     def check(self) -> None:
@@ -180,14 +185,17 @@ class Predictor:
             watch = stack.enter_context(watched(self.callbacks, begun, skipped))
             memory = stack.enter_context(self._memory(tape, key))
             source: ErrorSource
-            source = engine = Engine(
-                backend,
-                self.condition,
-                encode,
-                n_images,
-                loss=self.setup.loss,
-                batch_size=self.batch_size,
-                on_evaluations=progress.add_evaluations,
+            source = engine = stack.enter_context(
+                engine_on(
+                    self.devices,
+                    backend,
+                    self.condition,
+                    encode,
+                    n_images,
+                    loss=self.setup.loss,
+                    batch_size=self.batch_size,
+                    on_evaluations=progress.add_evaluations,
+                )
             )
             if memory is not None:
                 source = memory.source(engine, progress.add_recorded)
@@ -201,9 +209,11 @@ class Predictor:
                 )
                 source = RecordedErrors(recorded, source, progress.add_recorded)
 
+            on_look = watch.on_look(lambda result: state_of(scoring, result, tape, among))
+
             def start(images: Iterable[int]) -> Iterator[Result]:
                 begin = None if self.everyone else Start.among(among, scoring)
-                return run_race(source, tape, self.pruner, scoring, images, begin)
+                return run_race(source, tape, self.pruner, scoring, images, begin, on_look)
 
             if on_error == "skip":
                 results = skipping(start, n_images, engine, memory, skipped)
@@ -216,10 +226,7 @@ class Predictor:
 
     def _answer(self, result: Result, tape: DrawTape, among: Candidates | None) -> Tensor:
         """Return the log posterior [K] of one image."""
-        scoring, row = self.setup.scoring, _row(result, tape)
-        if among is None:
-            return scoring.log_posterior_of(*row)
-        return among.of(result.image).log_posterior(scoring, *row)
+        return posterior_of(self.setup.scoring, result, tape, among)
 
     def _memory(
         self, tape: DrawTape, key_of: Callable[[int], bytes]
@@ -265,8 +272,10 @@ class Predictor:
                     finished.values(), race.tape, setup, skipped, race.candidates
                 )
         except BaseException as error:
-            partial = _finished_part(finished, race, setup, table)
-            error.partial = partial  # type: ignore[attr-defined]
+            # None before the race began
+            error.partial = race and finished_part(  # type: ignore[attr-defined]
+                finished, race.tape, setup, race.skipped, race.candidates, table
+            )
             raise
 
     def log_posterior(
@@ -303,7 +312,7 @@ class Predictor:
             for result in results:
                 log_posterior[result.image] = self._answer(result, tape, among).numpy()
                 if check is not None:
-                    check.add(*_row(result, tape))
+                    check.add(*row_of(result, tape))
         if check is not None:
             check.warn()
         return log_posterior, sorted(skipped.items())
@@ -367,34 +376,3 @@ class ModelOf:
             everyone=False,
             callbacks=(),
         )
-
-
-def _row(result: Result, tape: DrawTape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return result.errors, tape.timesteps, tape.density, result.active
-
-
-def _finished_part(
-    finished: Mapping[int, Result],
-    race: Race | None,
-    setup: RecordSetup,
-    earlier: ErrorTable | None,
-) -> ErrorTable | None:
-    """Make the table of a race that did not end; None if no image finished.
-
-    Images of an earlier table of the same race, among the same candidates, count as finished.
-    """
-    if race is None:
-        return None
-    results = dict(finished)
-    is_same = (
-        earlier is not None
-        and earlier.setup.difference(setup) is None
-        and same_candidates(earlier.candidates, race.candidates)
-    )
-    if earlier is not None and is_same and len(earlier.timesteps) <= race.tape.n_draws:
-        results = {result.image: result for result in earlier.results()} | results
-    results = {image: result for image, result in results.items() if image not in race.skipped}
-    if not results:
-        return None
-    skipped = [item for item in race.skipped.items() if item[0] < max(results)]
-    return ErrorTable.from_results(results.values(), race.tape, setup, skipped, race.candidates)

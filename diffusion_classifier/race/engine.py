@@ -11,9 +11,11 @@ index. The host synchronises with the device once per step, to read the errors.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from threading import Event
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -69,16 +71,42 @@ class Engine:
         self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
         self._encode = encode
         self._on_evaluations = on_evaluations
+        self._batch_size = batch_size
+        self._stop = Event()
         self._latents: dict[int, Tensor] = {}
         self._is_released = bytearray(n_images)  # decided from records before they were encoded
         self._rounds: dict[Draws, _Levels] = {}
         self._noise_bytes = 0
         self._shape: torch.Size | None = None  # of every latent
         self._encoding = BatchSize.of_encoder(batch_size)
+        self._batch = self._choose_batch()
+
+    def _choose_batch(self) -> BatchSize:
         n_elements = self.latent(0).numel()
-        self._batch = BatchSize.of_network(
-            batch_size, self._device, n_elements, compiled=backend.compiled
+        return BatchSize.of_network(
+            self._batch_size, self._device, n_elements, compiled=self.backend.compiled
         )
+
+    def beside(self, backend: Backend, stop: Event) -> Self:
+        """Return an engine for the same images with a copy of the network on another device.
+
+        It encodes no images: they have to be adopted. It has no progress to report, and ends with
+        :class:`Stopped` before the next batch once ``stop`` is set.
+        """
+        twin = copy.copy(self)
+        twin.backend, twin._stop = backend, stop
+        twin._device, twin._dtype = backend.device, backend.dtype
+        twin.condition = self.condition.to(twin._device)
+        twin._bound = None if self._bound is None else VariationalBound(backend.schedule)
+        twin._on_evaluations = lambda n: None
+        twin._batch = twin._choose_batch()
+        twin._latents, twin._rounds, twin._noise_bytes = {}, {}, 0
+        return twin
+
+    def adopt(self, image: int, latent: Tensor) -> None:
+        """Take over the latent of an image that another engine encoded."""
+        if image not in self._latents:
+            self._latents[image] = latent.to(self._device)
 
     @property
     def rows_wanted(self) -> int:
@@ -190,6 +218,8 @@ class Engine:
         """Yield the errors of all rows, batch by batch."""
         start = 0
         while start < len(rows):
+            if self._stop.is_set():
+                raise Stopped
 
             def evaluate(n_rows: int, start: int = start) -> Tensor:
                 length = self._batch.next_batch(len(rows) - start, n_rows)
@@ -232,6 +262,10 @@ class Engine:
         )
         error.image = request.image
         raise error
+
+
+class Stopped(Exception):
+    """Raised by an engine that was told to stop because one beside it failed."""
 
 
 class _Levels(NamedTuple):

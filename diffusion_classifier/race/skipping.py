@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..errors import NonFiniteOutputError
+from .devices import Engines
 from .engine import Engine
 from .source import KnownErrors, Result
 
@@ -14,7 +15,7 @@ MOST_FAILURES = 8  # of the network in a row, for images that are skipped
 def skipping(
     start: Callable[[Iterable[int]], Iterator[Result]],
     n_images: int,
-    engine: Engine,
+    engine: Engine | Engines,
     memory: KnownErrors | None,
     skipped: dict[int, str],
 ) -> Iterator[Result]:
@@ -41,7 +42,10 @@ def skipping(
 
 
 def _readable(
-    images: Iterable[int], engine: Engine, memory: KnownErrors | None, skipped: Mapping[int, str]
+    images: Iterable[int],
+    engine: Engine | Engines,
+    memory: KnownErrors | None,
+    skipped: Mapping[int, str],
 ) -> Iterator[int]:
     """Yield the images that can be read, when it is their turn to race."""
     for image in images:
@@ -55,7 +59,7 @@ def _readable(
             _release(image, engine, memory)
 
 
-def _release(image: int, engine: Engine, memory: KnownErrors | None) -> None:
+def _release(image: int, engine: Engine | Engines, memory: KnownErrors | None) -> None:
     engine.release(image)
     if memory is not None:
         memory.release(image)

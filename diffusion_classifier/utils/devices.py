@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..errors import InputValueError
 from .display import short_repr
+
+Devices = str | int | torch.device | Sequence[str | int | torch.device]
 
 DTYPES = {
     "float32": torch.float32,
@@ -42,7 +45,52 @@ def resolve_device(device: Any) -> torch.device:
         resolved.type == "mps" and not torch.backends.mps.is_available()
     ):
         raise InputValueError(f'device={device!r} is not available; use "auto" or "cpu".')
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise InputValueError(
+            f"device={device!r} does not exist; CUDA has {torch.cuda.device_count()} devices, "
+            "counted from 0."
+        )
     return resolved
+
+
+def resolve_devices(device: Any) -> tuple[torch.device, ...]:
+    """Return the devices of one device or of a list of them, without repetitions on a GPU.
+
+    Raises
+    ------
+    InputValueError
+        If the list is empty, one of them is not available, or a GPU is named twice.
+    """
+    if not isinstance(device, list | tuple):
+        return (resolve_device(device),)
+    if not device:
+        raise InputValueError('device=[] names no device; use "auto", or such as ["cuda:0"].')
+    found: list[torch.device] = []
+    for i, name in enumerate(device):
+        try:
+            is_index = isinstance(name, int) and not isinstance(name, bool)
+            resolved = resolve_device(f"cuda:{name}" if is_index else name)
+        except InputValueError as error:
+            raise InputValueError(f"device[{i}]: {error}") from error
+        twin = next((j for j, other in enumerate(found) if same_device(other, resolved)), None)
+        if twin is not None and resolved.type != "cpu":
+            raise InputValueError(
+                f"device[{twin}]={device[twin]!r} and device[{i}]={name!r} are the same device; "
+                "name each once."
+            )
+        found.append(resolved)
+    return tuple(found)
+
+
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are the same; without an index, a GPU is the current one."""
+    return one.type == other.type and (one.type == "cpu" or _index(one) == _index(other))
+
+
+def _index(device: torch.device) -> int:
+    if device.index is not None:
+        return device.index
+    return torch.cuda.current_device() if device.type == "cuda" else 0
 
 
 def resolve_dtype(dtype: Any, device: torch.device) -> torch.dtype:
