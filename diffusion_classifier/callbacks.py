@@ -3,6 +3,7 @@
 ``DiffusionClassifier(callbacks=[...])`` calls each of them in turn:
 
     on_start(start)     before the first image
+    on_round(state)     after each round of an image at which classes may be dropped
     on_image(result)    when an image is decided, in the order in which races end
     on_end(end)         after the last one, and also after an error or Ctrl-C
 
@@ -23,7 +24,15 @@ from numpy.typing import NDArray
 
 from .utils.constraints import Integers, check
 
-__all__ = ["Callback", "LogProgress", "RaceEnd", "RaceResult", "RaceStart", "Tenths"]
+__all__ = [
+    "Callback",
+    "LogProgress",
+    "RaceEnd",
+    "RaceResult",
+    "RaceRound",
+    "RaceStart",
+    "Tenths",
+]
 
 
 class RaceStart(NamedTuple):
@@ -66,6 +75,34 @@ class RaceResult(NamedTuple):
     probability: float
     probabilities: NDArray[np.float64]
     n_evaluations: int
+
+
+class RaceRound(NamedTuple):
+    """How an image's race stands after a round.
+
+    Attributes
+    ----------
+    image : int
+        Index of the image in X.
+    n_draws : int
+        Draws taken so far.
+    n_evaluations : int
+        Rows through the network so far.
+    active : ndarray of shape (K,), dtype bool
+        Which classes are still in the race.
+    probabilities : ndarray of shape (K,), dtype float64
+        Probabilities of all classes if the race ended now.
+    low, high : ndarray of shape (K,), dtype float64
+        Their 95 % intervals at this moment (:mod:`diffusion_classifier.scoring.interval`).
+    """
+
+    image: int
+    n_draws: int
+    n_evaluations: int
+    active: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
 class RaceEnd(NamedTuple):
@@ -118,6 +155,13 @@ class Callback:
 
     def on_start(self, start: RaceStart) -> None:
         """Do something before the first image."""
+
+    def on_round(self, state: RaceRound) -> None:
+        """Do something about a race that goes on, or has just been decided.
+
+        The last round of an image comes before its ``on_image``. An image that is decided from the
+        start has no rounds. With ``on_error="skip"`` a race may start again.
+        """
 
     def on_image(self, result: RaceResult) -> None:
         """Do something about an image that is decided."""
@@ -255,6 +299,17 @@ class Watch:
             yield result
             if self.callbacks:
                 self._tell(result, log_posterior(result))
+
+    def on_look(self, state_of: Callable[[Any], RaceRound]) -> Callable[[Any], None] | None:
+        """Return what tells the callbacks of a round; None if none of them wants to know."""
+        own = [each for each in self.callbacks if type(each).on_round is not Callback.on_round]
+
+        def tell(result: Any) -> None:
+            state = state_of(result)
+            for callback in own:
+                callback.on_round(state)
+
+        return tell if own else None
 
     def _tell(self, result: Any, log_posterior: Any) -> None:
         probabilities = np.exp(np.asarray(log_posterior, dtype=np.float64))

@@ -1,5 +1,6 @@
 """Callbacks are told of every image once, change nothing, and end a prediction if they raise."""
 
+import itertools
 import logging
 import pickle
 
@@ -171,3 +172,49 @@ def test_logs_have_a_line_per_tenth(caplog):
     assert caplog.records[-1].message.endswith("ended by RuntimeError")
     with pytest.raises(InputValueError, match="level=-1"):
         LogProgress(level=-1)
+
+
+class Rounds(Callback):
+    """Keeps the rounds."""
+
+    def __init__(self):
+        self.rounds = []
+
+    def on_round(self, state):
+        self.rounds.append(state)
+
+
+def test_rounds_lead_to_the_answer_and_change_nothing():
+    rounds, plain = Rounds(), fitted()
+    expected, table = plain.predict_proba(SCENES), plain.errors(SCENES)
+    np.testing.assert_array_equal(fitted(rounds).predict_proba(SCENES), expected)
+    for image in range(len(SCENES)):
+        own = [state for state in rounds.rounds if state.image == image]
+        np.testing.assert_array_equal(own[-1].probabilities, expected[image])
+        assert own[-1].n_evaluations == table.n_evaluations[image]
+        np.testing.assert_array_equal(own[-1].active, table.active[image])
+        spent = [state.n_evaluations for state in own]
+        assert spent == sorted(set(spent))
+        for before, after in itertools.pairwise(own):
+            assert (before.active >= after.active).all() and before.n_draws < after.n_draws
+        for state in own:
+            assert state.probabilities.sum() == pytest.approx(1)
+            assert (state.low <= state.probabilities).all()
+            assert (state.probabilities <= state.high).all()
+
+
+def test_rounds_of_candidates():
+    rounds = Rounds()
+    expected = fitted(rounds).predict_proba(SCENES[:1], candidates=[["red digit", "blue digit"]])
+    np.testing.assert_array_equal(rounds.rounds[-1].probabilities, expected[0])
+    out = ~np.isin(fitted().classes_, ["red digit", "blue digit"])
+    assert all((state.high[out] == 0).all() and state.active.sum() for state in rounds.rounds)
+
+
+def test_what_a_round_raises_ends_the_race():
+    class Stops(Callback):
+        def on_round(self, state):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fitted(Stops()).predict(SCENES)

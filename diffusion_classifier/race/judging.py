@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ..pruners.base import Pruner
 from ..pruners.running import RunningRounds
 from ..scoring.class_losses import Scoring
 from .runner import Runner
+from .source import Result
 from .tape import DrawTape
 
 
@@ -22,10 +23,19 @@ class Judge:
     tape : DrawTape
     pruner : Pruner
     scoring : Scoring
+    on_look : callable, optional
+        Called with the image's Result so far, after each look.
     """
 
-    def __init__(self, tape: DrawTape, pruner: Pruner, scoring: Scoring) -> None:
+    def __init__(
+        self,
+        tape: DrawTape,
+        pruner: Pruner,
+        scoring: Scoring,
+        on_look: Callable[[Result], None] | None = None,
+    ) -> None:
         self._tape, self._pruner, self._scoring = tape, pruner, scoring
+        self._on_look = on_look
         # With a temperature that changes with the draws, so do all earlier contributions.
         self._is_incremental = pruner.incremental and scoring.log_temperature[1] == 0
 
@@ -55,6 +65,9 @@ class Judge:
             else:
                 kept = self._judge_draws(group, active)
             decided += self._keep(group, self._scoring.prompts(kept))
+        if self._on_look is not None:
+            for runner in looking:
+                self._on_look(runner.result())
         return decided
 
     def _kind(self, runner: Runner) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ def run_race(
     scoring: Scoring,
     images: Iterable[int],
     start: Callable[[int], Start] | None = None,
+    on_look: Callable[[Result], None] | None = None,
 ) -> Iterator[Result]:
     """Race the prompts of each image against each other.
 
@@ -51,6 +52,8 @@ def run_race(
     start : callable, optional
         ``start(image)`` returns the prompts and priors that an image starts with; by default, all
         prompts and the priors of ``scoring``.
+    on_look : callable, optional
+        Called with the image's Result so far, each time that the pruner has decided about it.
 
     Yields
     ------
@@ -64,7 +67,7 @@ def run_race(
         Runner(image, active, scoring.log_prior if prior is None else prior, first_look)
         for image, (active, prior) in starts
     )
-    planner, judge = Planner(source, tape, pruner), Judge(tape, pruner, scoring)
+    planner, judge = Planner(source, tape, pruner), Judge(tape, pruner, scoring, on_look)
     window: dict[int, Runner] = {}  # by image
     while True:
         decided: list[Runner] = []

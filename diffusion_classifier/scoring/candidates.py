@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from .class_losses import Scoring
+from .interval import probability_interval
 
 _BEHIND = 1e-9  # distance in log probability by which a class outside stays behind the best inside
 
@@ -125,6 +126,29 @@ class OneRace(NamedTuple):
         posterior = self.log_proba.clamp(max=float(among.max()) - _BEHIND)
         posterior[self.mask] = among
         return posterior.log_softmax(0)
+
+    def probability_interval(
+        self,
+        scoring: Scoring,
+        errors: Tensor,
+        timesteps: Tensor,
+        density: Tensor,
+        active: Tensor,
+        round_of: Tensor,
+    ) -> Tensor:
+        """Compute 95 % intervals [2, K]; of no width for classes that do not race."""
+        ends = self.log_posterior(scoring, errors, timesteps, density, active).exp().repeat(2, 1)
+        if len(self.classes) > 1:
+            prompts, mass = self.prompts(scoring), ends[0, self.mask].sum()
+            ends[:, self.mask] = mass * probability_interval(
+                self.scoring(scoring),
+                errors[prompts],
+                timesteps,
+                density,
+                active[prompts],
+                round_of,
+            )
+        return ends
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,13 +150,20 @@ class Scoring:
         contenders, temperature = self.contenders(active), self.temperature(n)
         losses = self.class_losses(contributions, contenders)
         if self.unit == "natural":
-            class_of = torch.arange(self.n_classes) if self.races_classes else self.class_of
-            factor = doubt(contributions / temperature, timesteps[:n], class_of)
+            factor = self.doubt_of(contributions, timesteps[:n])
             prior = temperature * self.log_prior
             doubted = (losses + prior) / factor - prior
             # Doubt gives priors more weight, but a class that the race dropped cannot win.
             losses = put_behind(doubted, self._surviving(contenders), temperature)
         return torch.log_softmax(-losses / temperature, 0)
+
+    def doubt_of(self, contributions: Tensor, timesteps: Tensor) -> float:
+        """Compute by how much an image's temperature exceeds T, from contributions [P or K, n]."""
+        if self.unit != "natural":
+            return 1.0
+        class_of = torch.arange(self.n_classes) if self.races_classes else self.class_of
+        temperature = self.temperature(contributions.shape[1])
+        return doubt(contributions / temperature, timesteps, class_of)
 
     def class_losses(self, contributions: Tensor, active: Tensor) -> Tensor:
         """Compute the class losses of one image.
