@@ -1,4 +1,4 @@
-"""What the README shows, the examples, the benchmark and the pinned versions."""
+"""What README and the page of options show, the examples, the benchmark, the pinned versions."""
 
 import json
 import re
@@ -21,6 +21,7 @@ from tests.support.pipelines import saved, tiny_sd
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
 HUB_ID = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
@@ -50,6 +51,13 @@ def test_every_python_line_of_the_readme_runs(checkpoints, tmp_path, monkeypatch
         exec(block.replace(HUB_ID, checkpoints["epsilon"]), names)
     printed = capsys.readouterr().out
     assert re.search(r"\['(cat|dog|horse)' '(cat|dog|horse)'\]", printed)
+
+
+def test_every_python_line_of_the_options_page_runs(capsys):
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", USAGE, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    printed = capsys.readouterr().out
     assert "at most 88,000 evaluations" in printed
     assert "[300 400 500 600 700] (2, 2, 5)" in printed
 
@@ -71,14 +79,14 @@ def test_links_of_the_readme_work_on_a_package_index_and_lead_to_files():
     assert len(used) >= 10 and set(used) == set(files)
 
 
-def test_costs_in_the_readme_are_those_of_the_default_pruner():
-    text = " ".join(README.split())
+def test_costs_on_the_options_page_are_those_of_the_default_pruner():
+    text = " ".join(USAGE.split())
     assert f"{StagedPruner().max_evaluations(10):,} evaluations for 10 classes" in text
     assert f"{StagedPruner().max_evaluations(100):,} for 100" in text
 
 
-def test_the_published_search_in_the_readme_takes_50_then_500_draws():
-    block = next(block for block in README.split("```") if "EvenSampler" in block)
+def test_the_published_search_on_the_options_page_takes_50_then_500_draws():
+    block = next(block for block in USAGE.split("```") if "EvenSampler" in block)
     assert "sampler=EvenSampler(stages=(50, 500))" in block
     assert "pruner=StagedPruner(n_draws=(50,), keep=(5,), max_draws=500)" in block
     rounds = EvenSampler(stages=(50, 500)).rounds(NoiseSchedule.flow(1000), seed=0)
