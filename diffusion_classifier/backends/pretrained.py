@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -112,6 +113,66 @@ class FromPretrained(Backend):
                 free_text_encoder=free_text_encoder,
                 compile=compile,
                 options=options,
+            )
+        )
+        backend.image_shape = image_shape
+        return backend
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | os.PathLike,
+        *,
+        config: str | os.PathLike | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> Self:
+        """Load a whole model from one safetensors file, as Civitai and ComfyUI share them.
+
+        Nothing is downloaded. Networks that the file does not hold are read from ``config``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File such as ``model.safetensors``.
+        config : str or path-like, optional
+            Folder with ``model_index.json``, the configurations of the components, tokenizers and
+            scheduler. By default the folder ``model`` or ``config`` beside the file, or the file's
+            own folder.
+        dtype : torch.dtype, default=torch.float32
+            Dtype in which networks compute, whatever the file's.
+        device : torch.device or str, optional
+            Device of the pipeline; by default the CPU.
+        image_shape : tuple of int or None, default=None
+            Shape of the images whose flattened rows X holds; None refuses rows.
+
+        Returns
+        -------
+        DiffusersBackend
+
+        Raises
+        ------
+        MissingFileError
+            If there is no such file, or no config folder.
+        InputFileError, InputValueError
+            If the file is no safetensors, is damaged, lacks tensors, holds only an adapter, or is
+            of another architecture than ``config``.
+
+        Examples
+        --------
+        >>> from diffusion_classifier.backends import DiffusersBackend
+        >>> DiffusersBackend.from_single_file("none.safetensors")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        diffusion_classifier.errors.MissingFileError: no file '...none.safetensors'; check its path.
+        """
+        place = Path(path).expanduser().absolute()
+        backend = cls.from_origin(
+            Origin(
+                resolve_name(place) if place.is_file() else str(place),
+                dtype=dtype,
+                device=None if device is None else str(torch.device(device)),
+                config=None if config is None else str(Path(config).expanduser().absolute()),
             )
         )
         backend.image_shape = image_shape

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...utils.locks import fork_safe_lock
+from .beside import config_folder, file_of
 from .origin import INDEX, Origin, local_folder, read_index
 
 Stamp = tuple[tuple[str, int, int], ...]  # name, size and modification time of every file
@@ -65,11 +66,13 @@ def clear_model_cache() -> None:
 
 def _stamp(origin: Origin) -> Stamp:
     """State of a local folder's index and component files; empty for a Hub id."""
-    folder = local_folder(origin)
+    file = file_of(origin)
+    folder = config_folder(origin) if file else local_folder(origin)
     if folder is None:
         return ()
     index = read_index(folder / INDEX, origin.name)
     parts = [path for path in folder.iterdir() if path.name in index and path.is_dir()]
     files = [folder / INDEX, *(path for part in parts for path in part.glob("*") if path.is_file())]
-    states = [(str(path.relative_to(folder)), path.stat()) for path in sorted(files)]
+    files += [file] if file else []
+    states = [(str(path), path.stat()) for path in sorted(files)]
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)

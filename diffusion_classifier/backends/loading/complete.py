@@ -70,7 +70,7 @@ def _checked(load: Any, extra: dict[str, Any], folder: Path, name: str) -> Any:
         if not extra:
             return loaded
         network, info = loaded
-        _check_loaded(network, info, place.name, name)
+        check_loaded(network, info, place.name, name)
         return network
 
     return from_pretrained
@@ -91,7 +91,13 @@ def explained_failure(what: str) -> Iterator[None]:
         ) from error
 
 
-def _check_loaded(network: Any, info: dict[str, Any], component: str, name: str) -> None:
+def check_loaded(
+    network: Any,
+    info: dict[str, Any],
+    component: str,
+    name: str,
+    advice: str = "copy or download the folder again",
+) -> None:
     """Raise an error if a network lacks weights, or its configuration lacks some of its layers."""
     faults = [
         ("lack", info.get("missing_keys", ())),
@@ -107,7 +113,7 @@ def _check_loaded(network: Any, info: dict[str, Any], component: str, name: str)
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InputFileError(
                 f"the weights of the {component} of {name} {fault} {keys[0]!r}{more}; with them it "
-                "would predict at random: copy or download the folder again."
+                f"would predict at random: {advice}."
             )
 
 

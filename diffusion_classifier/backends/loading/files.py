@@ -27,7 +27,9 @@ CONVERT_ADVICE = (
 AGAIN = "copy or download the whole folder again"
 
 
-def check_files(folder: Path, component: str, kind: type, variant: str | None) -> None:
+def check_files(
+    folder: Path, component: str, kind: type, variant: str | None, weights: bool = True
+) -> None:
     """Check the files of a component before diffusers or transformers open any.
 
     Parameters
@@ -39,6 +41,8 @@ def check_files(folder: Path, component: str, kind: type, variant: str | None) -
         The component's class.
     variant : str or None
         Variant of the weights that will be loaded.
+    weights : bool, default=True
+        Whether a network's weights are read from the folder, too, and not only its configuration.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def check_files(folder: Path, component: str, kind: type, variant: str | None) -
         )
     names = sorted(path.name for path in part.iterdir())
     for name in names:
-        _check_ordinary(part / name)
+        check_ordinary(part / name)
     if ADAPTER in names:
         raise InputValueError(
             f"{part} holds an adapter ({ADAPTER}), which would change the {component} without a "
@@ -68,12 +72,13 @@ def check_files(folder: Path, component: str, kind: type, variant: str | None) -
     configs = {name: read_json(part / name, str(part)) for name in CONFIGS if name in names}
     if issubclass(kind, torch.nn.Module):
         _check_config(part, configs.get("config.json", {}))
-        _check_weights(part, names, variant, folder)
+        if weights:
+            _check_weights(part, names, variant, folder)
     elif vocabulary := getattr(kind, "vocab_files_names", None):
         _check_vocabulary(part, names, vocabulary)
 
 
-def _check_ordinary(path: Path) -> None:
+def check_ordinary(path: Path) -> None:
     """Refuse what would block or mislead a reader: a pipe, a device, a folder, a broken link."""
     is_read = path.suffix in READ_SUFFIXES
     try:

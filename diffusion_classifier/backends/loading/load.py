@@ -24,10 +24,12 @@ from ...utils.validation import check_option
 from ..families.base import Family
 from ..families.parts.class_names import names_of
 from ..families.registry import find_family
+from .beside import config_folder, file_of
 from .complete import complete_weights, explained_failure
 from .components import component_classes, unused_components
 from .files import CONVERT_ADVICE, PICKLE_SUFFIXES, check_files
 from .origin import INDEX, SINGLE_FILE_ADVICE, Origin, local_folder, read_index
+from .single_file import load_single_file
 
 OFFLOAD = {"model": "enable_model_cpu_offload", "sequential": "enable_sequential_cpu_offload"}
 # Options of diffusers that run code or read other files than safetensors, and harmless values.
@@ -124,14 +126,17 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
             folder = _download_subfolder(origin, needed)
         elif folder is None:
             folder = Path(pipeline_class.download(origin.name, **options))
-    for name in needed:
-        check_files(folder, name, classes[name], origin.variant)
-    with (
-        quiet(progress_bars=not is_local),
-        complete_weights(folder, origin.name),
-        explained_failure(f"{origin.name} cannot be loaded as {index['_class_name']}"),
-    ):
-        pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
+    if file_of(origin):
+        pipeline = load_single_file(origin, folder, classes, needed, left_out, pipeline_class)
+    else:
+        for name in needed:
+            check_files(folder, name, classes[name], origin.variant)
+        with (
+            quiet(progress_bars=not is_local),
+            complete_weights(folder, origin.name),
+            explained_failure(f"{origin.name} cannot be loaded as {index['_class_name']}"),
+        ):
+            pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
     if not is_local:
         pipeline.register_to_config(_name_or_path=origin.name)  # not the cache's folder
     if "id2label" in index:  # class names, which DiTPipeline reads but does not keep
@@ -165,7 +170,7 @@ def half_precision(origin: Origin) -> torch.dtype:
 
 def _identify(origin: Origin) -> tuple[Path | None, dict[str, Any], Family]:
     """Return a pipeline's folder, if it is one here, its index, and the family it belongs to."""
-    folder = local_folder(origin)
+    folder = config_folder(origin) if file_of(origin) else local_folder(origin)
     index_path = _hub_index(origin) if folder is None else folder / INDEX
     index = read_index(index_path, origin.name)
     name = index["_class_name"]

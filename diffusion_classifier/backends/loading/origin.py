@@ -20,10 +20,16 @@ DATA = Path(__file__).parents[2] / "data"
 SHIPPED_FOLDERS = {EMBEDDED: DATA / "scenes"}  # folders of the models in this package, by name
 INDEX = "model_index.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*")
+PICKLED_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt")
 SINGLE_FILE_ADVICE = (
-    "load a single-file checkpoint with diffusers.StableDiffusionPipeline.from_single_file(...) "
-    "and pass DiffusersBackend(pipeline)"
+    "give the path of a single-file checkpoint itself (model.safetensors), with its configuration "
+    "beside it or by DiffusersBackend.from_single_file(file, config=folder)"
+)
+PICKLE_ADVICE = (
+    "such files are pickles, which can run code when loaded, and are refused; if you trust it, "
+    "convert it: safetensors.torch.save_file(torch.load(file, weights_only=True), "
+    "'model.safetensors')"
 )
 
 
@@ -37,7 +43,9 @@ SAVED_ORIGIN: Table = {  # what a saved classifier says of its network, and all 
     "offload": Options(None, "model", "sequential"),
     "free_text_encoder": Booleans(),
     "image_shape": Sequences(Integers(1, 2**16)) | None,
+    "config": InstancesOf(str) | None,
 }
+SAVED_LATER = ("config",)  # what folders of earlier releases lack
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,9 @@ class Origin:
     Attributes
     ----------
     name : str
-        Absolute path of a folder, a Hub id, or ``EMBEDDED``.
+        Absolute path of a folder or safetensors file, a Hub id, or ``EMBEDDED``.
+    config : str or None
+        Absolute path of a single file's config folder; None looks for one beside the file.
     revision, variant, token, subfolder, dtype, device, offload, free_text_encoder, compile, options
         As in :meth:`DiffusersBackend.from_pretrained`.
     """
@@ -63,6 +73,7 @@ class Origin:
     free_text_encoder: bool = False
     compile: Any = False
     options: dict[str, Any] = field(default_factory=dict)
+    config: str | None = None
 
     def to_saved(self) -> dict[str, Any] | None:
         """Return what a saved classifier stores, or None if that could not load the pipeline.
@@ -87,20 +98,22 @@ def embedded_path() -> Path:
 
 
 def resolve_name(name: str | os.PathLike) -> str:
-    """Return the absolute path of an existing folder, or a Hub id unchanged.
+    """Return the absolute path of an existing folder or safetensors file, or a Hub id unchanged.
 
     Raises
     ------
     MissingFileError
         If there is no such folder and the name cannot be a Hub id.
     InputValueError
-        If ``name`` is a file.
+        If ``name`` is another file.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return str(path.resolve())
+    if path.is_file() and path.suffix == ".safetensors":
+        return str(path.absolute())  # not resolved: links of the Hub's cache have no suffix
     if path.is_file():
-        advice = SINGLE_FILE_ADVICE if path.suffix in CHECKPOINT_SUFFIXES else "give its folder"
+        advice = PICKLE_ADVICE if path.suffix in PICKLED_SUFFIXES else "give its folder"
         raise InputValueError(f"{path} is a file, not a folder with a {INDEX}; {advice}.")
     if isinstance(name, str) and HUB_ID.fullmatch(name):
         return name

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..._version import __version__
 from ...backends.base import Backend, Conditioning
-from ...backends.loading.origin import SAVED_ORIGIN
+from ...backends.loading.origin import SAVED_LATER, SAVED_ORIGIN
 from ...backends.resolve import rebuild_backend, resolve_backend
 from ...errors import InputValueError
 from ...utils.constraints import check, check_entries
@@ -184,7 +184,7 @@ def _decode_backend(saved: Mapping[str, Any], decoder: Decoder) -> Any:
     kind, value = saved["kind"], saved["value"]
     if kind == "origin":
         value = decoder.values(value, "origin")
-        check_entries("backend.value", value, SAVED_ORIGIN)
+        check_entries("backend.value", value, SAVED_ORIGIN, optional=SAVED_LATER)
     elif kind == "parameters":
         value = decoder.value(value, "backend")
     check("backend.value", value, KIND_OF_VALUE[kind])

@@ -51,12 +51,6 @@ def test_a_folder_without_an_index_says_what_it_is(folder, part, files, message)
         load_backend(folder / part)
 
 
-def test_a_checkpoint_file_points_to_from_single_file(tmp_path):
-    (tmp_path / "sd.safetensors").touch()
-    with pytest.raises(ValueError, match=r"is a file.*from_single_file.*DiffusersBackend"):
-        load_backend(tmp_path / "sd.safetensors")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,0 +1,140 @@
+"""A model in one file: the same errors as its folder, and one clear error for what is none."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusion_classifier import DiffusionClassifier
+from diffusion_classifier.backends import DiffusersBackend
+from diffusion_classifier.backends.resolve import load_backend
+from diffusion_classifier.pruners import NoPruning
+from tests.support.original_names import single_file
+from tests.support.pipelines import sample_output, tiny_sd
+
+pytestmark = pytest.mark.usefixtures("empty_model_cache")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return single_file(tiny_sd(), tmp_path / "model.safetensors")
+
+
+def edited(file, change):
+    tensors = load_file(file)
+    save_file(change(tensors), file)
+
+
+def test_a_file_predicts_as_the_pipeline_it_was_made_of(file):
+    backend = load_backend(file)
+    expected = sample_output(DiffusersBackend(tiny_sd()))
+    torch.testing.assert_close(sample_output(backend), expected, rtol=1e-5, atol=1e-5)
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    own = DiffusersBackend(tiny_sd()).encode_images(images)
+    torch.testing.assert_close(backend.encode_images(images), own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_files_of_half_precision_compute_in_float32(tmp_path, dtype):
+    backend = load_backend(single_file(tiny_sd().to(dtype), tmp_path / "half.safetensors"))
+    expected = sample_output(DiffusersBackend(tiny_sd()))
+    assert backend.dtype == torch.float32
+    torch.testing.assert_close(sample_output(backend), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("place", ["config", "."])
+def test_the_config_folder_is_found_beside_the_file(file, place):
+    shutil.copytree(file.with_suffix(""), file.parent / place, dirs_exist_ok=True)
+    shutil.rmtree(file.with_suffix(""))
+    assert load_backend(file).image_size == (16, 16)
+
+
+def test_a_file_is_loaded_again_from_pickles_and_saved_classifiers(file, tmp_path):
+    config = file.with_suffix("").rename(tmp_path / "elsewhere")
+    backend = DiffusersBackend.from_single_file(file, config=config)
+    clf = DiffusionClassifier(backend, pruner=NoPruning(2), random_state=0)
+    images = np.random.default_rng(0).random((2, 16, 16, 3))
+    expected = clf.fit(None, ["a cat", "a dog"]).predict_proba(images)
+    clf.save(tmp_path / "fitted")
+    for twin in (pickle.loads(pickle.dumps(clf)), DiffusionClassifier.load(tmp_path / "fitted")):
+        np.testing.assert_array_equal(twin.predict_proba(images), expected)
+
+
+def test_a_file_that_was_written_over_is_loaded_again_and_is_another_model(file):
+    before = load_backend(file)
+    assert load_backend(file) is before
+    edited(file, lambda t: {name: tensor + 1 for name, tensor in t.items()})
+    after = load_backend(file)
+    assert after is not before and after.fingerprint() != before.fingerprint()
+
+
+def test_a_file_of_the_denoiser_alone_takes_the_rest_from_its_folder(file):
+    tiny_sd().save_pretrained(file.with_suffix(""))
+    edited(file, lambda t: {k: v for k, v in t.items() if k.startswith("model.")})
+    expected = sample_output(DiffusersBackend(tiny_sd()))
+    torch.testing.assert_close(sample_output(load_backend(file)), expected, rtol=1e-5, atol=1e-5)
+
+
+def lora(tensors):
+    return {
+        "lora_unet_down.lora_up.weight": torch.ones(2, 2),
+        "lora_unet_down.alpha": torch.ones(1),
+    }
+
+
+HOSTILE = {
+    "missing": (
+        lambda t: t.pop("model.diffusion_model.out.2.bias") is None,
+        r"lack 'conv_out.bias'",
+    ),
+    "shape": (
+        lambda t: t.update({"model.diffusion_model.out.2.bias": torch.ones(9)}),
+        r"have the wrong shape for 'conv_out.bias'.*give the file and the config folder",
+    ),
+    "no text encoder": (
+        lambda t: {k: v for k, v in t.items() if not k.startswith("cond")},
+        r"does not hold the text_encoder.*has no weights",
+    ),
+    "other names": (lambda t: {"some.weight": torch.ones(2)}, r"does not hold the|lack"),
+    "lora": (lora, r"is an adapter \(LoRA\).*load_lora_weights"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_is_no_such_model_gets_one_clear_error(file, name):
+    change, message = HOSTILE[name]
+    kept = load_file(file)
+    result = change(kept)
+    save_file(result if isinstance(result, dict) else kept, file)
+    with pytest.raises((OSError, ValueError), match=message):
+        load_backend(file)
+
+
+def test_a_truncated_file_is_named(file):
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(OSError, match="is not a complete safetensors file"):
+        load_backend(file)
+
+
+def test_without_a_config_folder_the_error_says_how_to_get_one(file):
+    shutil.rmtree(file.with_suffix(""))
+    with pytest.raises(FileNotFoundError, match=r"needs a config folder.*hf download.*config="):
+        load_backend(file)
+    with pytest.raises(FileNotFoundError, match="has no model_index"):
+        DiffusersBackend.from_single_file(file, config=file.parent)
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "pt", "bin"])
+def test_pickles_are_refused_with_the_reason(tmp_path, suffix):
+    (tmp_path / f"model.{suffix}").touch()
+    with pytest.raises(ValueError, match=r"pickles, which can run code.*convert it"):
+        load_backend(tmp_path / f"model.{suffix}")
+
+
+def test_a_component_of_a_folder_names_the_folder(tmp_path):
+    tiny_sd().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is one component of a pipeline"):
+        load_backend(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
