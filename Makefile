@@ -24,7 +24,7 @@ test-slow: $(VENV)/.installed-dev
 
 # Pages in headless Chromium, which must be installed.
 test-browser: $(VENV)/.installed-test
-	$(RUN) -m pytest -m browser tests/evaluation
+	$(RUN) -m pytest -m browser tests/evaluation tests/demo
 
 # Files, pictures and tables that are made up, from another seed each time.
 fuzz: SEED := $(shell date +%s)

@@ -22,8 +22,8 @@ STYLE = """
   border-radius: 4px}
 #dc-pad :focus-visible, button:focus-visible {outline: 2px solid #0072B2; outline-offset: 2px}
 .dc-race ol {list-style: none; margin: 0; padding: 0}
-.dc-race li {display: grid; grid-template-columns: minmax(0, 1fr) 10.5em; gap: 0 .8em; padding: .35em 0;
-  border-bottom: 1px solid var(--border-color-primary)}
+.dc-race li {display: grid; grid-template-columns: minmax(0, 1fr) 10.5em; gap: 0 .8em;
+  padding: .35em 0;  border-bottom: 1px solid var(--border-color-primary)}
 .dc-name {font-weight: 600; overflow-wrap: anywhere; min-width: 0}
 .dc-out .dc-name {font-weight: 400}
 .dc-status {text-align: right}

@@ -21,6 +21,7 @@ MODULES = (
     "diffusion_classifier.backends.resolve",
     "diffusion_classifier.callbacks",
     "diffusion_classifier.datasets",
+    "diffusion_classifier.demo",
     "diffusion_classifier.evaluation",
     "diffusion_classifier.explaining",
     "diffusion_classifier.hub",

@@ -23,7 +23,7 @@ FLOORS = (
     ("explaining",),
     ("plotting",),
     ("matching", "evaluation"),
-    ("distributed", "hub", "cli", "__main__"),
+    ("distributed", "hub", "cli", "demo", "__main__"),
 )
 # One line each, at the paths that earlier documentation showed.
 ALIASES = {
