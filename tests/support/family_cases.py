@@ -175,6 +175,18 @@ CASES = {
     "flux2_klein": replace(
         FLUX, build=language_pipelines.tiny_flux2_klein, text_encoders=ONE_ENCODER, spread=1e-3
     ),
+    "flux2": replace(
+        FLUX, build=language_pipelines.tiny_flux2, text_encoders=ONE_ENCODER, spread=1e-3
+    ),
+    "hidream": replace(
+        SD3,
+        build=language_pipelines.tiny_hidream,
+        call={**PLAIN, "height": 8, "width": 32},
+        image_size=(256, 256),
+        text_encoders=(*TWO_ENCODERS, "text_encoder_3", "text_encoder_4"),
+        sign=-1,
+        spread=1e-3,
+    ),
     "chroma": replace(FLUX, build=language_pipelines.tiny_chroma, text_encoders=ONE_ENCODER),
     "cogview4": replace(
         LARGER,
@@ -279,6 +291,8 @@ def arguments_of(owner: Any, method: str) -> Iterator[list[Any]]:
 def run(case: Case, pipeline: Any, **options: Any) -> None:
     """Generate an image for each label with the pipeline's own ``__call__``."""
     kind = type(pipeline)
+    if kind is diffusers.HiDreamImagePipeline:
+        pipeline.default_sample_size = 8  # it scales all images to the area of such a square
     if kind is diffusers.DiTPipeline:
         pipeline(class_labels=[0, 5, 2, 4], **case.call, **options)
     elif kind is diffusers.DDPMPipeline:  # gives no labels: they go in underneath

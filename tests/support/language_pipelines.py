@@ -10,7 +10,13 @@ import torch
 import transformers
 
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
-from tests.support.pipelines import autoencoder, built_once, heed_prompts
+from tests.support.pipelines import (
+    autoencoder,
+    built_once,
+    clip_text_encoder,
+    clip_tokenizer,
+    heed_prompts,
+)
 
 CHAT = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }}\n{% endfor %}"
@@ -23,6 +29,7 @@ ATTENTION = {
     "num_key_value_heads": 1,
     "head_dim": 8,
 }
+NARROW = {**ATTENTION, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
 
 
 def qwen_tokenizer(**options: Any) -> Any:
@@ -35,10 +42,8 @@ def qwen_tokenizer(**options: Any) -> Any:
     return tokenizer
 
 
-def qwen_config(tokenizer: Any, layers: int) -> Any:
-    return transformers.Qwen3Config(
-        vocab_size=len(tokenizer), num_hidden_layers=layers, **ATTENTION
-    )
+def qwen_config(tokenizer: Any, layers: int, shape: dict[str, int] = ATTENTION) -> Any:
+    return transformers.Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=layers, **shape)
 
 
 @built_once
@@ -90,7 +95,7 @@ def flux2_klein() -> dict[str, Any]:
         num_single_layers=1,
         attention_head_dim=16,
         num_attention_heads=2,
-        joint_attention_dim=48,
+        joint_attention_dim=24,
         timestep_guidance_channels=16,
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
@@ -99,7 +104,7 @@ def flux2_klein() -> dict[str, Any]:
     return {
         "tokenizer": tokenizer,
         "vae": vae,
-        "text_encoder": transformers.Qwen3ForCausalLM(qwen_config(tokenizer, layers=27)),
+        "text_encoder": transformers.Qwen3ForCausalLM(qwen_config(tokenizer, 27, NARROW)),
         "transformer": transformer,
     }
 
@@ -107,6 +112,92 @@ def flux2_klein() -> dict[str, Any]:
 def tiny_flux2_klein() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     return diffusers.Flux2KleinPipeline(**flux2_klein(), scheduler=scheduler)
+
+
+def flux2_tokenizer() -> Any:
+    """In place of the processor of FLUX.2 dev, which needs torchvision: its texts' tokenizer."""
+    tokenizer = qwen_tokenizer()
+    content = "{{ message['role'] }} {{ message['content'][0]['text'] }}"
+    tokenizer.chat_template = CHAT.replace(
+        "{{ message['role'] }} {{ message['content'] }}", content
+    )
+    return tokenizer
+
+
+@built_once
+def flux2() -> dict[str, Any]:
+    parts = flux2_klein()
+    tokenizer = flux2_tokenizer()
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 30, **NARROW}
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    config = transformers.Mistral3Config(
+        text_config={"model_type": "mistral", **text},
+        vision_config={"model_type": "pixtral", **vision},
+    )
+    transformer = diffusers.Flux2Transformer2DModel.from_config(
+        parts["transformer"].config, guidance_embeds=True
+    )
+    heed_prompts(transformer, {"add_v_proj": 5.0})
+    return {
+        "tokenizer": tokenizer,
+        "vae": parts["vae"],
+        "text_encoder": transformers.Mistral3ForConditionalGeneration(config),
+        "transformer": transformer,
+    }
+
+
+def tiny_flux2() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return diffusers.Flux2Pipeline(**flux2(), scheduler=scheduler)
+
+
+@built_once
+def hidream() -> dict[str, Any]:
+    clip, t5, llama = clip_tokenizer(248), t5_tokenizer(), qwen_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=len(llama), num_hidden_layers=2, attn_implementation="eager", **ATTENTION
+    )
+    transformer = diffusers.HiDreamImageTransformer2DModel(
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=[32, 16],
+        text_emb_dim=16,
+        num_routed_experts=2,
+        num_activated_experts=2,
+        axes_dims_rope=(4, 2, 2),
+        max_resolution=(16, 16),
+        llama_layers=[0, 1],
+    )
+    projected = transformers.CLIPTextModelWithProjection
+    return {
+        "tokenizer": clip,
+        "tokenizer_2": clip,
+        "tokenizer_3": t5,
+        "tokenizer_4": llama,
+        "vae": autoencoder(shift_factor=0.1),
+        "text_encoder": clip_text_encoder(clip, projected),
+        "text_encoder_2": clip_text_encoder(clip, projected),
+        "text_encoder_3": t5_text_encoder(t5),
+        "text_encoder_4": transformers.LlamaForCausalLM(config),
+        "transformer": transformer,
+    }
+
+
+def tiny_hidream() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return diffusers.HiDreamImagePipeline(**hidream(), scheduler=scheduler)
 
 
 @built_once

@@ -8,12 +8,14 @@ mean and variance of a batch normalisation, not by one scale.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..base import Conditioning
+from .base import Family
 from .mmdit import PackedFlowFamily, pack, unpack
 from .parts.text import encode_text, most_tokens, warn_truncated
 
@@ -65,9 +67,13 @@ class Flux2Klein(PackedFlowFamily):
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         spent = self.preface(pipeline)
-        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
+        warn_truncated(self.tokenizer(pipeline), prompts, most_tokens(pipeline) - spent)
         states, _ = encode_text(pipeline, prompts)
         return Conditioning(encoder_hidden_states=states.to(pipeline.transformer.dtype))
+
+    def tokenizer(self, pipeline: Any) -> Any:
+        """Return the tokenizer of the language model."""
+        return pipeline.tokenizer
 
     def preface(self, pipeline: Any) -> int:
         """Return how many tokens the language model's template takes."""
@@ -82,3 +88,26 @@ class Flux2Klein(PackedFlowFamily):
             "img_ids": pipeline._prepare_latent_ids(z[:1, :, ::2, ::2]).to(z.device),
             "txt_ids": pipeline._prepare_text_ids(states[:1]).to(z.device),
         }
+
+
+class Flux2(Flux2Klein):
+    """FLUX.2 dev, which was distilled to imitate guidance and reads prompts with Mistral."""
+
+    pipelines = ("Flux2Pipeline",)
+    other_classes: Mapping[str, tuple[str, ...]] = {
+        **Family.other_classes,
+        "tokenizer": ("PixtralProcessor",),
+    }
+
+    def preface(self, pipeline: Any) -> int:
+        texts = {"system": pipeline.system_message, "user": ""}
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}]}
+            for role, text in texts.items()
+        ]
+        text = pipeline.tokenizer.apply_chat_template(messages, tokenize=False)
+        return len(self.tokenizer(pipeline)(text).input_ids)
+
+    def tokenizer(self, pipeline: Any) -> Any:
+        # of a processor of texts and images, or what was given in its place
+        return getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)

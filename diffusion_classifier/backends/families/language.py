@@ -1,10 +1,13 @@
-"""Flow transformers whose prompts are read by a language model: Z-Image, CogView4.
+"""Flow transformers whose prompts are read by a language model: Z-Image, CogView4, HiDream.
 
 Language models give as many states as a prompt has tokens. Z-Image's network (arXiv 2511.22699)
 takes a list of such states and masks what it pads. CogView4's attends to all that it is given, so
 its pipeline's answer for a prompt changes with the longest prompt beside it. We encode prompts
 one by one, each padded to a multiple of 16 tokens only, and the network is called once for each
 length among the rows.
+
+HiDream (arXiv 2505.22705) reads the states of every layer of Llama, padded to one length, beside
+those of T5 and two CLIPs.
 
 CogView4's time is not its noise level. With ``s = time / T`` and a shift ``m`` that grows with the
 image, ``sigma = m / (m + 1 / s - 1)``; so ``s = sigma / (sigma + m (1 - sigma))``.
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from ...utils.quiet import quiet
 from ..base import Conditioning
-from .base import FlowFamily, call_denoiser, flow_time
+from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
 from .parts.text import encode_text, most_tokens, ragged, rows_of_each_length, warn_truncated
 
 
@@ -110,3 +113,47 @@ class CogView4(FlowFamily):
                 shift = math.exp(shift)
         sigma = flow_time(t) / n
         return n * sigma / (sigma + shift * (1 - sigma))
+
+
+class HiDream(FlowFamily):
+    """HiDream-I1, which predicts ``x - eps``. A condition takes megabytes: 32 layers of Llama."""
+
+    pipelines = ("HiDreamImagePipeline",)
+    half_dtype = torch.bfloat16
+    text_encoders = (*TWO_ENCODERS, "text_encoder_3", "text_encoder_4")
+    components = (
+        "vae",
+        *text_encoders,
+        *TWO_TOKENIZERS,
+        "tokenizer_3",
+        "tokenizer_4",
+        "transformer",
+        "scheduler",
+    )
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = pipeline.default_sample_size * pipeline.vae_scale_factor
+        return side, side
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer_4, prompts, most_tokens(pipeline))
+        t5, _, llama, _, pooled, _ = encode_text(
+            pipeline, prompts, do_classifier_free_guidance=False
+        )
+        dtype = pipeline.transformer.dtype
+        return Conditioning(
+            encoder_hidden_states_t5=t5.to(dtype),
+            encoder_hidden_states_llama3=llama.to(dtype).transpose(0, 1),  # [P, layer, token, D]
+            pooled_embeds=pooled.to(dtype),
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        tensors = dict(condition.tensors)
+        layers = tensors.pop("encoder_hidden_states_llama3").transpose(0, 1)
+        return -pipeline.transformer(
+            z.to(pipeline.transformer.dtype),
+            timesteps=flow_time(t),
+            encoder_hidden_states_llama3=layers,
+            **tensors,
+            return_dict=False,
+        )[0]

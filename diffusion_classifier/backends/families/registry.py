@@ -11,8 +11,8 @@ from typing import Any
 from ...errors import InputTypeError, InputValueError
 from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
-from .flux import Chroma, Flux2Klein
-from .language import CogView4, ZImage
+from .flux import Chroma, Flux2, Flux2Klein
+from .language import CogView4, HiDream, ZImage
 from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .refused import reason
@@ -34,8 +34,10 @@ FAMILIES: list[Family] = [
     HunyuanDiT(),
     ZImage(),
     Flux2Klein(),
+    Flux2(),
     Chroma(),
     CogView4(),
+    HiDream(),
 ]
 
 
