@@ -123,7 +123,9 @@ LabelsFile = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="Folder or Hub id of a diffusers model. Default: the small model."
+        "--model",
+        "-m",
+        help="Folder, safetensors file or Hub id of a diffusers model. Default: the small model.",
     ),
 ]
 PromptOption = Annotated[
