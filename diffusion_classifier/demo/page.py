@@ -6,6 +6,8 @@ One race runs at a time; others wait in a queue. Run, Enter in the labels and St
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import threading
 import time
 import warnings
@@ -35,8 +37,6 @@ def import_gradio() -> Any:
     ImportError
         If it is not installed.
     """
-    import os
-
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
@@ -114,7 +114,7 @@ class Races:
 
 def _for_visitors(message: str) -> str:
     """Return a message without the number of the only picture."""
-    message = message.removeprefix("image 0 ").removeprefix("image 0: ")
+    message = re.sub(r"^image 0\b", "the picture", message)
     return message[:1].upper() + message[1:]
 
 

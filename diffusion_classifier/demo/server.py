@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from ..classifier import DiffusionClassifier
@@ -23,7 +24,7 @@ STYLE = """
 #dc-pad :focus-visible, button:focus-visible {outline: 2px solid #0072B2; outline-offset: 2px}
 .dc-race ol {list-style: none; margin: 0; padding: 0}
 .dc-race li {display: grid; grid-template-columns: minmax(0, 1fr) 10.5em; gap: 0 .8em;
-  padding: .35em 0;  border-bottom: 1px solid var(--border-color-primary)}
+  padding: .35em 0; border-bottom: 1px solid var(--border-color-primary)}
 .dc-name {font-weight: 600; overflow-wrap: anywhere; min-width: 0}
 .dc-out .dc-name {font-weight: 400}
 .dc-status {text-align: right}
@@ -38,6 +39,7 @@ STYLE = """
 .dc-summary {font-size: 1.15em; overflow-wrap: anywhere}
 .dc-note {font-size: .9em; overflow-wrap: anywhere}
 .dc-error {border-left: 4px solid #D55E00; padding: .4em .8em; overflow-wrap: anywhere}
+#dc-labels span {color: var(--body-text-color)}
 .dc-map {margin: .8em 0} .dc-map img {max-width: 100%; border-radius: 6px; background: white}
 """
 
@@ -104,8 +106,6 @@ def serve(
 
 def _free_port(host: str) -> int:
     """Return a port that nobody listens on."""
-    import socket
-
     with socket.socket() as sock:
         sock.bind((host, 0))
         return int(sock.getsockname()[1])
