@@ -22,13 +22,13 @@ from sklearn.utils import check_random_state
 from .backends.base import Backend
 from .backends.resolve import Pipeline, resolve_backend
 from .callbacks import Callback
+from .estimator.classes.labels import find_classes
+from .estimator.classes.prompts import Prompts
+from .estimator.classes.question import Question
 from .estimator.fitted import FittedClassifier
 from .estimator.fitting import fit_shortlist, learn_strategies
 from .estimator.inputs import Inputs
-from .estimator.labels import find_classes
 from .estimator.parameters import ClassifierParameters
-from .estimator.prompts import Prompts
-from .estimator.question import Question
 from .estimator.saving import read_classifier, refusing
 from .estimator.settings import PictureFormat, check_variance
 from .images.latents import Latents

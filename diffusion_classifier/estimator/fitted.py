@@ -27,11 +27,11 @@ from ..scoring import Calibrator, LossName, Scoring, Weighting
 from ..shortlist import BaseShortlist
 from ..utils.devices import Devices, resolve_devices
 from ..utils.provenance import check_unchanged
-from .candidates import GivenCandidates
+from .classes.candidates import GivenCandidates
+from .classes.question import row_names
 from .cost import Cost, estimate_cost
 from .inputs import Inputs, OnError
 from .predicting import Predictor, Skipped
-from .question import row_names
 from .saving import write_classifier
 from .settings import PictureFormat
 

@@ -26,7 +26,7 @@ from ..records.table import ErrorTable
 from ..store.keys import array_key, picture_key
 from ..utils.provenance import check_made_by
 from ..utils.validation import check_option
-from .labels import read_labels
+from .classes.labels import read_labels
 from .settings import PictureFormat
 
 _PROBE_SIDE = 64  # pixels, for models without a fixed image size

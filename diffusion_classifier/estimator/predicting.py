@@ -1,7 +1,7 @@
 """Prediction: from images to error tables and log posteriors.
 
 The steps are: read X and encode it (``inputs``), find the classes that each image may have
-(``shortlist``, ``estimator.candidates``), limit the sampler's draws to the pruner's budget
+(``shortlist``, ``estimator.classes``), limit the sampler's draws to the pruner's budget
 (``race.tape``), compute or look up errors (``race.engine``, ``race.recorded``, ``store.memory``),
 race the classes (``race.loop``), and turn errors into log posteriors (``scoring.class_losses``).
 """
@@ -44,10 +44,10 @@ from ..store.keys import TapeRecord, network_content, prompt_contents
 from ..store.memory import Memory
 from ..utils.display import short_repr
 from ..utils.validation import check_option
-from .candidates import GivenCandidates, answered_among, read_candidates
+from .classes.candidates import GivenCandidates, answered_among, read_candidates
+from .classes.prompts import make_prompts
+from .classes.question import Question
 from .inputs import ON_ERROR, Inputs
-from .prompts import make_prompts
-from .question import Question
 from .states import posterior_of, row_of, state_of
 
 Skipped = list[tuple[int, str]]

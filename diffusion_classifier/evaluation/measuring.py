@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..classifier import DiffusionClassifier
 from ..errors import AllSkippedError, InputValueError
+from ..estimator.classes.labels import read_labels
 from ..estimator.inputs import OnError
-from ..estimator.labels import read_labels
 from ..images import ImageSequence, Latents, read_images
 from ..images.files import list_images
 from ..records.table import ErrorTable

@@ -23,8 +23,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..backends.resolve import resolve_backend
 from ..classifier import DiffusionClassifier
 from ..errors import InputTypeError, InputValueError
-from ..estimator.labels import find_classes, read_labels
-from ..estimator.question import prompts_of
+from ..estimator.classes.labels import find_classes, read_labels
+from ..estimator.classes.question import prompts_of
 from ..utils.constraints import Booleans, Reals, Table, check_parameters
 from ..utils.display import short_repr
 

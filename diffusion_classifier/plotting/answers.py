@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputValueError
-from ..estimator.labels import read_labels
+from ..estimator.classes.labels import read_labels
 from ..records.table import ErrorTable
 from ..utils.intervals import Estimate, wilson
 

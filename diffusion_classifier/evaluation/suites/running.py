@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from ...classifier import DiffusionClassifier
 from ...errors import InputTypeError, InputValueError
-from ...estimator.prompts import make_prompts
+from ...estimator.classes.prompts import make_prompts
 from ...pruners import NoPruning
 from ...utils.display import short_repr
 from ...utils.validation import check_positive_integer

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputTypeError, InputValueError
-from ..utils.display import short_repr
+from ...errors import InputTypeError, InputValueError
+from ...utils.display import short_repr
 from .labels import plain_value
 
 ADVICE = 'write prompts with one or more plain {} where the label goes, such as "a photo of a {}"'

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from ..backends.base import Conditioning
-from ..errors import InputValueError
-from ..utils.display import short_repr
+from ...backends.base import Conditioning
+from ...errors import InputValueError
+from ...utils.display import short_repr
 
 
 def read_labels(y: Any, *, unique: bool) -> NDArray:

@@ -11,7 +11,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import load_embedded
 from diffusion_classifier.backends.base import Conditioning
 from diffusion_classifier.errors import InputError, InputValueError
-from diffusion_classifier.estimator.labels import alike, read_labels, warn_of_alike
+from diffusion_classifier.estimator.classes.labels import alike, read_labels, warn_of_alike
 from diffusion_classifier.pruners import NoPruning
 
 NAN, NAT = float("nan"), np.datetime64("NaT")

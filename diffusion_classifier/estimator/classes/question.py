@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..backends.base import Backend, Conditioning
-from ..errors import InputValueError
-from ..utils.display import short_repr
+from ...backends.base import Backend, Conditioning
+from ...errors import InputValueError
+from ...utils.display import short_repr
 from .labels import warn_of_alike, warn_of_numbers
 from .prompts import Prompts, make_prompts
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion_classifier.errors import InputValueError
-from diffusion_classifier.estimator.prompts import make_prompts
+from diffusion_classifier.estimator.classes.prompts import make_prompts
 
 DEFAULT = "a photo of a {}"
 

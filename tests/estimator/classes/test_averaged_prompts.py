@@ -7,7 +7,7 @@ import torch
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import Conditioning, DiffusersBackend, GaussianBackend
 from diffusion_classifier.errors import InputValueError
-from diffusion_classifier.estimator.question import average_prompts
+from diffusion_classifier.estimator.classes.question import average_prompts
 from diffusion_classifier.pruners import NoPruning
 from tests.support.pipelines import tiny_sdxl
 from tests.support.words import LABELS, WordBackend, mean_of, rows

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputValueError
-from ..records.table import ErrorTable
-from ..scoring.candidates import Candidates
-from ..utils.display import short_repr
+from ...errors import InputValueError
+from ...records.table import ErrorTable
+from ...scoring.candidates import Candidates
+from ...utils.display import short_repr
 from .labels import plain_value
 
 GivenCandidates = Sequence[Sequence[Any]] | ArrayLike | None
