@@ -50,7 +50,7 @@ class Chroma(PackedFlowFamily):
 class Flux2Klein(PackedFlowFamily):
     """FLUX.2 klein, distilled or not, which reads prompts with Qwen3."""
 
-    pipelines = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
+    pipelines: tuple[str, ...] = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
     half_dtype = torch.bfloat16
 
     def latent_channels(self, pipeline: Any) -> int:
