@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from PIL import Image
@@ -37,7 +37,7 @@ class _Rounds(Callback):
 
 def rounds_of(
     clf: DiffusionClassifier, image: Image.Image, stop: threading.Event
-) -> Iterator[RaceRound]:
+) -> Generator[RaceRound, None, None]:
     """Race one image, and yield how its race stands after each round.
 
     Parameters

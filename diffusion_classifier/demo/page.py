@@ -91,6 +91,7 @@ class Races:
             warnings.simplefilter("always", UserWarning)
             clf = DiffusionClassifier(**self.clf.get_params(deep=False)).fit(None, names)
         notes = note_html([str(one.message) for one in told if one.category is UserWarning])
+        labels_raced = clf.classes_.tolist()
         state: RaceRound | None = None
         dropped: dict[int, int] = {}
         shown = 0.0
@@ -100,10 +101,10 @@ class Races:
                     dropped.setdefault(k, state.n_evaluations)
                 if time.monotonic() - shown >= _FRAME:
                     shown = time.monotonic()
-                    yield race_html(clf.classes_, state, dropped, ended=False), "", notes
+                    yield race_html(labels_raced, state, dropped, ended=False), "", notes
         if state is None:
             raise InputValueError("this pruner decides without rounds; there is no race to show.")
-        race = race_html(clf.classes_, state, dropped, ended=True)
+        race = race_html(labels_raced, state, dropped, ended=True)
         yield race, "<p class='dc-note'>Computing the evidence map …</p>", notes
         first, second = clf.classes_[(-state.probabilities).argsort(kind="stable")[:2]]
         try:

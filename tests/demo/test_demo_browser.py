@@ -58,11 +58,12 @@ def test_a_drawing_races_at_any_width(browser, url, width, dark):
 
 def test_an_upload_and_a_bad_file(browser, url, tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    Image.fromarray(load_scenes("test", n_samples=3).images[2]).save(good)
+    Image.fromarray(load_scenes("test", n_samples=8).images[2]).save(good)
     bad.write_bytes(b"no picture")
     for file, labels, said in (
-        (good, "red seven, blue seven, <img src=x onerror=alert(1)>", "blue seven"),
-        (bad, "red seven, blue seven", "cannot be read as an image"),
+        (good, "red seven, blue seven, blue three", "blue seven, "),
+        (good, "blue seven, <img src=x onerror=alert(1)>", "<img src=x onerror=alert(1)>"),
+        (bad, "red seven, blue seven", "The picture cannot be read as an image"),
     ):
         opened(browser, url, 1440)
         browser.run("[...document.querySelectorAll('[role=tab]')].at(-1).click()")

@@ -14,11 +14,13 @@ from diffusion_classifier.errors import InputError, InputValueError
 
 
 def png(width, height):
-    """A PNG whose header states a size, with nothing behind it."""
+    """A PNG whose header states a size, with no pixels behind it."""
+    parts = b"\x89PNG\r\n\x1a\n"
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    crc = struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc
+    for name, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
+        chunk = name + data
+        parts += struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return parts
 
 
 def test_labels_are_split_as_in_csv():
