@@ -38,7 +38,7 @@ lint: $(VENV)/.installed-dev
 
 # The site, into build/docs: notebooks and gallery run, and warnings are errors.
 docs: $(VENV)/.installed-docs
-	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
+	$(RUN) -m sphinx -E -W --keep-going -q -b html docs build/docs
 
 # Links, names and looks of the built site, in headless Chromium, which must be installed.
 test-site: docs

@@ -48,6 +48,7 @@ nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 suppress_warnings = ["config.cache"]
 
 # ------------------------------------------------------------------- API

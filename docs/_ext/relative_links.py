@@ -1,7 +1,6 @@
 """Pages link each other and the repository's files by relative paths, as GitHub reads them.
 
-On the site, what lies outside ``docs/`` is a link to the repository. A pattern of a toctree that
-matches no page is left out.
+On the site, what lies outside ``docs/`` is a link to the repository.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 LINK = re.compile(r"(?<!\!)\]\((\.\.?/[^)#\s]+)(#[^)\s]*)?\)")
-PATTERN = re.compile(r"^[\w/-]+\*\n", re.M)
 
 
 def resolve(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -27,10 +25,7 @@ def resolve(app: Sphinx, docname: str, source: list[str]) -> None:
         kind = "tree" if target.is_dir() else "blob"
         return f"]({app.config.repository_url}/{kind}/main/{inside}{match[2] or ''})"
 
-    def existing(match: re.Match) -> str:
-        return match[0] if any(page.parent.glob(f"{match[0].strip()}.md")) else ""
-
-    source[0] = PATTERN.sub(existing, LINK.sub(absolute, source[0]))
+    source[0] = LINK.sub(absolute, source[0])
 
 
 def setup(app: Sphinx) -> dict:
