@@ -60,6 +60,18 @@ def test_a_visitor_sees_the_race_the_map_and_errors(tmp_path):
     assert races._stops == {}
 
 
+def test_a_visitor_stops_only_the_own_race(tmp_path):
+    path = tmp_path / "seven.png"
+    SEVEN.save(path)
+    races = Races(DiffusionClassifier(random_state=0), Limits())
+    shown = races.run("v", str(path), "", ",".join(NAMES))
+    next(shown)
+    races.stop("another")
+    races.stop("v")
+    (*_, (race, evidence, _)) = shown
+    assert "Stopped." in race and evidence == ""
+
+
 def test_one_race_at_a_time_and_a_short_queue():
     page = make_page()
     races = [fn for fn in page.fns.values() if fn.concurrency_id == "race"]

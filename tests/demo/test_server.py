@@ -56,3 +56,5 @@ def test_the_command_has_its_bounds():
     assert found.exit_code == 0 and "127.0.0.1" in found.output
     found = CliRunner().invoke(app, ["demo", "--port", "99999"])
     assert found.exit_code == 2
+    found = CliRunner().invoke(app, ["demo", "--model", "./missing"])
+    assert found.exit_code == 2 and "missing" in found.output

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ...backends.resolve import resolve_backend
 from ...classifier import DiffusionClassifier
 from ..options import (
     Config,
@@ -38,6 +39,7 @@ def demo(
     from ...demo import serve  # gradio is optional, and slow to import
 
     with usage():
+        resolve_backend(model, device, dtype)  # kept, so that races need not load it
         clf = DiffusionClassifier(
             model,
             prompts=prompt or None,
