@@ -60,9 +60,11 @@ test-dist: dist
 	cd build/dist && .venv/bin/python -m pytest $(PARALLEL) tests
 	cd build/dist && .venv/bin/python -m pytest -m slow tests/contracts/test_first_hour.py
 
-# What races cost beyond the network: three to five minutes.
+# What races cost beyond the network, against the published search, and as they grow: 20 minutes.
 bench: $(VENV)/.installed-test
 	$(RUN) benchmarks/speed.py
+	$(RUN) benchmarks/published.py
+	$(RUN) benchmarks/growth.py
 
 bench-accuracy: $(VENV)/.installed-test
 	$(RUN) benchmarks/accuracy.py
