@@ -47,6 +47,7 @@ MODULES = (
     "diffusion_classifier.scoring.weighting",
     "diffusion_classifier.shortlist",
     "diffusion_classifier.store",
+    "diffusion_classifier.testing",
 )
 # Where every class and function has an example.
 FACE = (

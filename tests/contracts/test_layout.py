@@ -13,7 +13,7 @@ FLOORS = (
     ("errors",),
     ("utils",),
     ("noise",),
-    ("datasets", "images", "backends", "learner"),
+    ("datasets", "images", "backends", "learner", "testing"),
     ("samplers", "pruners", "scoring"),
     ("strategies", "race", "shortlist", "callbacks"),
     ("records",),
