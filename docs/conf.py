@@ -8,6 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks, on machines with other work
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a page that asked for a download would not be one
 
 from diffusion_classifier import __version__  # noqa: E402

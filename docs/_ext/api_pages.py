@@ -21,7 +21,15 @@ FACES = (
     "callbacks", "errors", "plotting", "explaining", "evaluation", "matching", "records", "store",
     "distributed", "noise",
 )  # fmt: skip
-INSIDE = ("cli", "estimator", "backends.loading", "backends.state", "strategies", "learner")
+INSIDE = (
+    "cli",
+    "estimator",
+    "backends.loading",
+    "backends.state",
+    "race.devices",
+    "strategies",
+    "learner",
+)
 
 
 def faces() -> list[str]:

@@ -18,11 +18,11 @@ scenes = load_scenes("test", n_samples=8)
 clf = DiffusionClassifier(pruner=NoPruning(60), random_state=0).fit(None, DIGIT_NAMES)
 
 # %%
-# The true digit of three scenes against one that looks like it.
+# The true digit of two scenes against one that looks like it.
 
 rivals = {"one": "seven", "seven": "one", "three": "eight", "nine": "four", "six": "eight"}
-chosen = [i for i, digit in enumerate(scenes.digit) if digit in rivals][:3]
-figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+chosen = [i for i, digit in enumerate(scenes.digit) if digit in rivals][:2]
+figure, panels = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
 for panel, i in zip(panels, chosen, strict=True):
     true = scenes.digit[i]
     EvidenceMapDisplay.from_estimator(clf, scenes.images[i], true, rivals[true], ax=panel)
