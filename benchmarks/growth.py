@@ -84,12 +84,14 @@ on these figures.
 
 ## Races
 
-Default racing from {centre}, one of the three changed at a time. Rivals need tens of draws.
+Default racing from {centre}, one of the three changed at a time.
+Rivals need tens of draws.
 
 {races}
 
-Time follows the rows through the network. Memory holds the images' latents, one batch of rows and
-the errors that are returned, and no more.
+Time follows the rows through the network, and a row costs less the fuller the batches are. Memory
+holds the latents, one batch of rows and the errors that are returned. More draws cost nothing where
+races end before.
 
 ## The full grid
 
