@@ -15,35 +15,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from diffusion_classifier.backends import DiffusersBackend
-from diffusion_classifier.noise import PREDICTION_TYPES, noise_errors
+from diffusion_classifier.testing.families import both_errors
 from tests.support.family_cases import CASES, Case
-from tests.support.own_calls import recorded
+from tests.support.own_calls import subject_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 START, END = "<!-- differences -->", "<!-- end of differences -->"
 
 
-@torch.inference_mode()
 def worst_difference(case: Case, backend: DiffusersBackend) -> float:
     """Largest relative difference between our errors and those of the pipeline's own image."""
-    condition = backend.encode_classes(case.labels, case.labels)
-    (call,) = recorded(case, backend, [999])
-    noised = next(iter(call.given.values()))
-    z, denoised = (case.unpack(backend.pipeline, part) for part in (noised, call.stepped))
-    denoised = denoised / (case.deviation or 1)
-    t = torch.full((len(z),), 999)
-    alpha, sigma = (level.item() for level in backend.schedule.at(t[:1]))
-    eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
-    x = (z - sigma * eps) / alpha
-    output = backend.forward(z, t, condition)
-    kind = PREDICTION_TYPES[backend.prediction_type]
-    levels = [torch.full((len(z), 1, 1, 1), level) for level in (alpha, sigma)]
-    target, scale = kind.target(x, eps, *levels), kind.scale(*levels).flatten()
-    ours = noise_errors(output, target, scale, "l2")
-    own = ((z - alpha * denoised) / sigma - eps).square().flatten(1).sum(1)
+    ours, own = both_errors(subject_of(case, backend))
     return ((ours - own) / own).abs().max().item()
 
 

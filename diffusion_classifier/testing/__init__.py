@@ -2,5 +2,6 @@
 
 from .backends import check_backend
 from .checks import BACKEND_CHECKS
+from .families import FAMILY_CHECKS, check_family
 
-__all__ = ["BACKEND_CHECKS", "check_backend"]
+__all__ = ["BACKEND_CHECKS", "FAMILY_CHECKS", "check_backend", "check_family"]

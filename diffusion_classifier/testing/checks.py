@@ -109,13 +109,11 @@ def check_conditions(subject: Subject) -> None:
 def check_company(subject: Subject) -> None:
     """Check that a label's errors do not depend on the labels that are encoded with it."""
     label, other = subject.labels[0], subject.company
-    found = []
+    rows, found = subject.rows(labels=[label]), []
     for group in ([label], [label, other], [other, label]):
-        rows = subject.rows(labels=[label])
         place = torch.full((len(rows.x),), group.index(label), device=rows.t.device)
-        found.append(
-            row_errors(subject.backend, rows._replace(condition=subject.encode(group)[place]))
-        )
+        condition = rows.condition if len(group) == 1 else subject.encode(group)[place]
+        found.append(row_errors(subject.backend, rows._replace(condition=condition)))
     alone, *beside = found
     for errors, where in zip(beside, ("before", "after"), strict=True):
         off = ((errors - alone) / alone).abs().max().item()
@@ -129,8 +127,7 @@ def check_company(subject: Subject) -> None:
 
 def check_batches(subject: Subject) -> None:
     """Check that a batch of rows gives the errors of its rows one by one."""
-    rows = subject.rows()
-    together = row_errors(subject.backend, rows)
+    rows, together = subject.own_rows, subject.own_errors.flatten()
     for r in range(0, len(rows.x), max(1, len(rows.x) // 5)):
         require_close(
             row_errors(subject.backend, rows.pick(slice(r, r + 1))),
@@ -143,8 +140,8 @@ def check_batches(subject: Subject) -> None:
 
 def check_order(subject: Subject) -> None:
     """Check that conditions follow the order of labels, and errors that of rows."""
-    rows, n = subject.rows(), len(subject.labels)
-    errors = row_errors(subject.backend, rows)
+    rows, n = subject.own_rows, len(subject.labels)
+    errors = subject.own_errors.flatten()
     back = torch.arange(len(errors) - 1, -1, -1, device=rows.t.device)
     require_close(
         row_errors(subject.backend, rows.pick(back)),
@@ -164,7 +161,7 @@ def check_order(subject: Subject) -> None:
 
 def check_labels_matter(subject: Subject) -> None:
     """Check that errors differ between labels."""
-    errors = subject.all_errors()
+    errors = subject.own_errors
     spread = (errors.amax(1) / errors.amin(1) - 1).amax(1)
     worst = int(spread.argmin())
     require(
@@ -190,7 +187,7 @@ def check_inputs_unchanged(subject: Subject) -> None:
         "encode_classes changed the list of labels or prompts; pass list(prompts) on (some "
         "pipelines write their templates into the list).",
     )
-    rows = subject.rows()
+    rows = subject.own_rows
     given = {"z": rows.x.to(backend.dtype), "t": rows.t, **rows.condition.tensors}
     before = {name: tensor.clone() for name, tensor in given.items()}
     with torch.inference_mode():
@@ -208,9 +205,9 @@ def check_precision(subject: Subject) -> None:
 
     Only where the network is a module: a diffusers pipeline, or a FunctionBackend of one.
     """
-    expected = subject.all_errors()
+    expected = subject.own_errors
     require(expected.dtype in (torch.float32, torch.float64), f"errors are {expected.dtype}.")
-    dimensions = subject.rows().x[0].numel()
+    dimensions = subject.own_rows.x[0].numel()
     for dtype, bound in HALF.items():
         twin = half_twin(subject.backend, dtype)
         if twin is None:
@@ -244,7 +241,7 @@ def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
 
 def check_nan(subject: Subject) -> None:
     """Check that NaN in the network is not hidden, so that the classifier can refuse it."""
-    rows = subject.rows()
+    rows = subject.own_rows
     z = torch.full_like(rows.x, torch.nan).to(subject.backend.dtype)
     try:
         with torch.inference_mode():
@@ -265,7 +262,7 @@ def check_pickle_and_clone(subject: Subject) -> None:
     Pipelines made in memory are cloned only, and fitted backends pickled only: clones of these
     are not fitted.
     """
-    backend, expected = subject.backend, subject.all_errors()
+    backend, expected = subject.backend, subject.own_errors
     twins = {"clone": clone(backend)}
     if not isinstance(backend, DiffusersBackend) or backend.saved_origin() is not None:
         try:

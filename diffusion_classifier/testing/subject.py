@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +67,16 @@ class Subject:
         """Encode labels as their own prompts."""
         return (backend or self.backend).encode_classes(list(labels), [str(k) for k in labels])
 
+    @cached_property
+    def own_rows(self) -> Rows:
+        """The rows of the backend itself, encoded once."""
+        return self.rows()
+
+    @cached_property
+    def own_errors(self) -> Tensor:
+        """The errors of the backend itself, [image, label, timestep], computed in one batch."""
+        return self.all_errors(self.backend)
+
     def rows(self, backend: Backend | None = None, labels: Sequence[Any] | None = None) -> Rows:
         """Return a row for every image, label and timestep, in this order."""
         backend, labels = backend or self.backend, self.labels if labels is None else labels
@@ -77,9 +88,10 @@ class Subject:
         eps = torch.randn(len(SHARES), *x.shape[1:], generator=generator).to(x.device)
         return Rows(x[i], eps[j], torch.tensor(self.timesteps, device=x.device)[j], condition[p])
 
-    def all_errors(self, backend: Backend | None = None) -> Tensor:
-        """Return errors [image, label, timestep], computed in one batch."""
-        errors = row_errors(backend or self.backend, self.rows(backend))
+    def all_errors(self, backend: Backend) -> Tensor:
+        """Return errors [image, label, timestep] of a twin, computed in one batch."""
+        rows = self.own_rows if backend is self.backend else self.rows(backend)
+        errors = row_errors(backend, rows)
         return errors.view(len(self.images), len(self.labels), len(SHARES))
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_classifier.backends import DiffusersBackend, register_family
 from diffusion_classifier.backends import families as families_module
+from diffusion_classifier.backends import register_family
+from diffusion_classifier.testing import check_family
 from tests.support import tier_two_pipelines
-from tests.support.family_cases import FLUX, watched
+from tests.support.family_cases import FLUX
 from tests.support.other_pipelines import flux
-from tests.support.own_calls import recorded
+from tests.support.own_calls import options_of
 from tests.support.pipelines import built_once, saved
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
@@ -100,19 +101,9 @@ def test_the_adapter_is_shorter_than_60_lines():
     assert node.end_lineno - node.lineno + 1 < 60
 
 
-@torch.inference_mode()
 def test_the_adapter_gives_the_network_what_its_pipeline_gives_it(names):
-    backend = DiffusersBackend(tiny_chroma())
-    condition = backend.encode_classes(CHROMA.labels, CHROMA.labels)
-    (call,) = recorded(CHROMA, backend, [999])
-    z = CHROMA.unpack(backend.pipeline, call.given["hidden_states"])
-    with watched(backend.pipeline.transformer) as ours:
-        output = backend.forward(z, torch.full((len(z),), 999), condition)
-    assert ours[0].given.keys() == call.given.keys()
-    for name, expected in call.given.items():
-        torch.testing.assert_close(ours[0].given[name], expected, rtol=1e-5, atol=1e-5)
-    own = CHROMA.unpack(backend.pipeline, call.output)
-    torch.testing.assert_close(output, own, rtol=1e-5, atol=1e-5)
+    pipeline = tiny_chroma()
+    check_family(pipeline, names["Chroma"](), **options_of(CHROMA, pipeline))
 
 
 def test_only_families_are_registered():

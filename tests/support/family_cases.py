@@ -1,17 +1,14 @@
 """One case per family of pipelines: how to build a tiny one, and how its own call is run.
 
-``record`` runs the pipeline's own ``__call__`` and notes what its denoiser was given and returned
-and what its scheduler made of that: the truth that adapters are compared with.
+``diffusion_classifier.testing`` runs the pipeline's own ``__call__`` and compares the adapter with
+it; ``tests/support/own_calls.py`` passes it what a case says.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import diffusers
 import torch
@@ -228,80 +225,16 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
-    """One evaluation of a denoiser.
-
-    Attributes
-    ----------
-    given : dict
-        Its arguments by name.
-    output : Tensor
-    stepped : Tensor
-        The latents that the scheduler made of the output.
-    decoded : Tensor
-        What the decoder was given after the last step.
-    """
-
-    given: dict[str, Any]
-    output: Tensor
-    stepped: Tensor | None = None
-    decoded: Tensor | None = None
-
-
-def record(case: Case, pipeline: Any, **options: Any) -> list[Call]:
-    """Run the pipeline's own ``__call__`` for all labels and note every call of its denoiser."""
-    generator = torch.Generator().manual_seed(0)
-    pipeline.set_progress_bar_config(disable=True)
-    with (
-        watched(getattr(pipeline, case.denoiser)) as calls,
-        results_of(pipeline.scheduler, "step") as steps,
-        arguments_of(getattr(pipeline, "vae", None), "decode") as decoded,
-    ):
-        run(case, pipeline, generator=generator, **options)
-    last = decoded[-1] if decoded else None
-    return [replace(c, stepped=s[0], decoded=last) for c, s in zip(calls, steps, strict=True)]
-
-
-@contextmanager
-def results_of(owner: Any, method: str) -> Iterator[list[Any]]:
-    """Note what a method returns while the block lasts."""
-    original, results = getattr(owner, method), []
-
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        results.append(original(*args, **kwargs))
-        return results[-1]
-
-    with patch.object(owner, method, noted):
-        yield results
-
-
-@contextmanager
-def arguments_of(owner: Any, method: str) -> Iterator[list[Any]]:
-    """Note the first argument of a method while the block lasts."""
-    if owner is None:
-        yield []
-        return
-    with patch.object(owner, method, wraps=getattr(owner, method)) as spy:
-        arguments: list[Any] = []
-        yield arguments
-        arguments += [call.args[0] for call in spy.call_args_list]
-
-
-def run(case: Case, pipeline: Any, **options: Any) -> None:
-    """Generate an image for each label with the pipeline's own ``__call__``."""
-    kind = type(pipeline)
-    if kind is diffusers.HiDreamImagePipeline:
+def generate(pipeline: Any, labels: list[str], **options: Any) -> None:
+    """Generate an image for each label where neither prompts nor indices are enough."""
+    if type(pipeline) is diffusers.HiDreamImagePipeline:
         pipeline.default_sample_size = 8  # it scales all images to the area of such a square
-    if kind is diffusers.DiTPipeline:
-        pipeline(class_labels=[0, 5, 2, 4], **case.call, **options)
-    elif kind is diffusers.DDPMPipeline:  # gives no labels: they go in underneath
-        unet = pipeline.unet
-        pipeline.unet = LabelledUNet(unet, torch.arange(4))
-        pipeline(batch_size=4, **options)
-        pipeline.unet = unet
-    else:
-        pipeline(prompt=list(case.labels), **case.call, **options)
+        pipeline(prompt=labels, **options)
+        return
+    unet = pipeline.unet  # of DDPM, which gives no labels: they go in underneath
+    pipeline.unet = LabelledUNet(unet, torch.tensor([int(label) for label in labels]))
+    pipeline(batch_size=len(labels), **options)
+    pipeline.unet = unet
 
 
 class LabelledUNet:
@@ -315,34 +248,3 @@ class LabelledUNet:
 
     def __call__(self, z: Tensor, t: Tensor) -> Any:
         return self.unet(z, t, class_labels=self.labels)
-
-
-@contextmanager
-def watched(network: torch.nn.Module) -> Iterator[list[Call]]:
-    """Note every call of a network while the block lasts."""
-    calls: list[Call] = []
-    parameters = inspect.signature(network.forward)
-
-    def note(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        given = parameters.bind(*args, **kwargs).arguments
-        result = output[0] if torch.is_tensor(output[0]) else torch.stack(list(output[0]))
-        calls.append(Call(tensors_of(given), result))
-
-    handle = network.register_forward_hook(note, with_kwargs=True)
-    yield calls
-    handle.remove()
-
-
-def tensors_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Everything that a network was given by name, nested ones too; not switches and None."""
-    flat: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if isinstance(value, dict):
-            flat |= tensors_of(value)
-        elif name == "x":  # a list of latents
-            flat[name] = torch.stack(value)
-        elif isinstance(value, tuple | list):
-            flat |= tensors_of({f"{name}.{i}": part for i, part in enumerate(value)})
-        elif value is not None and not isinstance(value, bool):
-            flat[name] = value
-    return flat

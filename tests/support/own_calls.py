@@ -1,36 +1,15 @@
-"""What a family's denoiser is given by the pipeline's own ``__call__``."""
+"""How the public checks of families call the pipeline of a case."""
 
-import copy
+from __future__ import annotations
+
 from typing import Any
 
 import diffusers
 import torch
 
-from tests.support.family_cases import record
-
-
-def own_scheduler(case, pipeline):
-    """The scheduler of training, on which one step denoises entirely."""
-    config = pipeline.scheduler.config
-    if case.deviation is not None:
-        return diffusers.EDMEulerScheduler.from_config(config)
-    if case.time_before_shift:
-        return TimesBeforeShift.from_config(config)
-    if case.prediction_type == "flow":
-        return diffusers.FlowMatchEulerDiscreteScheduler.from_config(
-            config, shift=1.0, use_dynamic_shifting=False
-        )
-    options: dict[str, Any] = {
-        "clip_sample": False,
-        "thresholding": False,
-        "variance_type": "fixed_small",
-    }
-    return AncestralScheduler.from_config(config, timestep_spacing="trailing", **options)
-
-
-class AncestralScheduler(diffusers.DDPMScheduler):
-    def set_timesteps(self, n, device=None, **ignored):
-        super().set_timesteps(n, device)
+from diffusion_classifier.backends import DiffusersBackend
+from diffusion_classifier.testing import own_call
+from tests.support.family_cases import Case, generate
 
 
 class TimesBeforeShift(diffusers.FlowMatchEulerDiscreteScheduler):
@@ -49,13 +28,32 @@ class TimesBeforeShift(diffusers.FlowMatchEulerDiscreteScheduler):
         )
 
 
-def recorded(case, backend, timesteps):
-    """Calls of the denoiser in the pipeline's own ``__call__`` at these evenly spaced timesteps."""
-    pipeline = copy.copy(backend.pipeline)
-    pipeline.scheduler = own_scheduler(case, pipeline)
-    options: dict[str, Any] = {"num_inference_steps": len(timesteps)}
-    if case.prediction_type == "flow":
-        options["sigmas"] = [(t + 0.5) / 1000 for t in timesteps]
-    if case.deviation is not None:  # where on its grid, from the most noise to the least
-        options["sigmas"] = 1 - torch.tensor(timesteps) / 999
-    return record(case, pipeline, **options)
+def images_of(case: Case) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, *case.pixels, generator=generator) * 2 - 1
+
+
+def options_of(case: Case, pipeline: Any) -> dict[str, Any]:
+    """Arguments of ``check_family``."""
+    scheduler = None
+    if case.time_before_shift:
+        scheduler = TimesBeforeShift.from_config(pipeline.scheduler.config)
+    wanted = {diffusers.HiDreamImagePipeline, diffusers.DDPMPipeline}
+    return {
+        "images": images_of(case),
+        "labels": case.labels,
+        "call": case.call,
+        "generate": generate if type(pipeline) in wanted else None,
+        "scheduler": scheduler,
+    }
+
+
+def subject_of(case: Case, backend: DiffusersBackend) -> own_call.FamilySubject:
+    """What the checks of a family are given."""
+    options = options_of(case, backend.pipeline)
+    return own_call.FamilySubject(backend=backend, company=case.labels[-1], **options)
+
+
+def recorded(case: Case, backend: DiffusersBackend, n_steps: int) -> list[own_call.Call]:
+    """Calls of the denoiser in the pipeline's own ``__call__``, in evenly spaced steps."""
+    return own_call.recorded(subject_of(case, backend), n_steps)

@@ -25,6 +25,10 @@ class PixelFamily(Family):
     def downsampling(self, pipeline: Any) -> int:
         return 1
 
+    def patch_size(self, pipeline: Any) -> int:
+        """Return the factor by which sides must divide: every block but the last halves them."""
+        return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
         """Return the images themselves, in float32, on the pipeline's device."""
         self.check_sides(pipeline, images)
@@ -54,10 +58,6 @@ class ClassConditionalUNet(PixelFamily, ClassConditionalFamily):
                 f"the UNet takes {config.in_channels} channels, not 1 (grey) or 3 (colour); wrap "
                 "it with a FunctionBackend."
             )
-
-    def patch_size(self, pipeline: Any) -> int:
-        """Return the factor by which sides must divide: every block but the last halves them."""
-        return 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
 
     def n_classes(self, pipeline: Any) -> int:
         return pipeline.unet.config.num_class_embeds

@@ -14,8 +14,9 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.pruners import NoPruning
+from diffusion_classifier.testing.own_call import watched
 from tests.support import other_pipelines, pipelines, tier_two_pipelines
-from tests.support.family_cases import CASES, watched
+from tests.support.family_cases import CASES
 from tests.support.other_pipelines import class_unet, flux_transformer
 from tests.support.pipelines import PROMPTS, edit_index, saved
 

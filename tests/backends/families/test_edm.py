@@ -12,8 +12,8 @@ from diffusion_classifier.backends import DiffusersBackend, FunctionBackend
 from diffusion_classifier.noise import NoiseSchedule, karras_sigmas
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.testing.own_call import watched
 from tests.support import other_pipelines, pipelines
-from tests.support.family_cases import watched
 
 SIGMAS = karras_sigmas()
 DEVIATION = 0.5  # of the data, in the preconditioning
