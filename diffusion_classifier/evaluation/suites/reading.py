@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +119,8 @@ def read_suite_images(
         None: from the Hub. A folder holds one sub-folder per class, by itself or below a folder
         named after the split, or a data set that ``save_to_disk`` wrote.
     class_names : sequence of str, optional
-        Words for the classes, in the order of the labels, or of the sub-folders by name.
+        Words for the classes, in the order of the labels, or of the sub-folders by name; names
+        that are numbers are in the order of their values.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def read_suite_images(
     if is_path and not any((Path(data) / file).is_file() for file in SAVED):
         below = Path(data) / suite.split
         found = load_image_folder(below if below.is_dir() else Path(data))
-        own, images = list(found.classes), found.paths
+        own, images = _in_order(found.classes), found.paths
         place = {name: number for number, name in enumerate(own)}
         columns = np.array([place[label] for label in found.labels])
     else:
@@ -195,14 +196,25 @@ def _read_rows(suite: Suite, rows: Any) -> tuple[list[str], Any, NDArray[np.int6
     check_columns(suite, rows, (image, label))
     values = list(rows[label])
     names = getattr(rows.features[label], "names", None)
+    for number, value in enumerate(values):
+        missing = value is None or (isinstance(value, int) and value < 0)
+        if missing or (names is not None and not 0 <= value < len(names)):
+            raise InputValueError(f"row {number} of suite {suite.name!r} has no label: {value!r}.")
     if names is None:
-        names = sorted({str(value) for value in values})
+        names = _in_order({str(value) for value in values})
         place = {name: number for number, name in enumerate(names)}
         values = [place[str(value)] for value in values]
-    for number, value in enumerate(values):
-        if value is None or not 0 <= value < len(names):
-            raise InputValueError(f"row {number} of suite {suite.name!r} has no label: {value!r}.")
     return list(names), as_images(rows[image]), np.array(values)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sort names; numbers by their values, as lists of class names have them: 2 before 10."""
+    found = sorted(names)
+    return sorted(found, key=int) if all(map(_is_number, found)) else found
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def check_columns(suite: Suite, rows: Any, names: Sequence[str]) -> None:
@@ -228,12 +240,14 @@ def _words(suite: Suite, own: list[str], given: Sequence[str] | None) -> list[st
                 f"{short_repr(own)}."
             )
         return list(given)
-    if any(re.fullmatch(r"n\d{8}", name) for name in own):
-        raise InputValueError(
-            f"the folders are named by number, such as {own[0]!r}; give their names in words, in "
-            "the order of the folders, as classnames (in the shell: --classnames F)."
-        )
     renamed = {_plain(key): word for key, word in suite.renamed.items()}
+    # Ten numbers or fewer may be pictures of digits.
+    numbered = len(own) > 10 and all(map(_is_number, own)) and not renamed.keys() & set(own)
+    if numbered or any(re.fullmatch(r"n\d{8}", name) for name in own):
+        raise InputValueError(
+            f"the classes are named by number, such as {own[0]!r}; give their names in words, in "
+            "the order of the numbers, as classnames (in the shell: --classnames F)."
+        )
     first = [name.split(",")[0].replace("_", " ").strip() for name in own]
     whole = [name.replace("_", " ").strip() for name in own]
     words = [

@@ -1,6 +1,7 @@
 """Suites on local stand-ins: data sets of the same columns, trees of folders, the small model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,36 @@ def test_names_of_classes_are_made_readable():
         read_suite_images(load_suite("imagenet"), rows(names, image="picture"))
     with pytest.raises(InputValueError, match="--classnames F"):
         read_suite_images(load_suite("imagenet"), rows(["n01440764", "n01443537"]))
+
+
+def test_class_names_follow_the_values_of_numbers(tmp_path):
+    """Sorted as texts, class 10 would come before class 2, and get its name."""
+    from datasets import Dataset
+
+    suite, words = load_suite("flowers"), [f"flower {n}" for n in range(12)]
+    picture = Image.new("RGB", (8, 8))
+    for n in range(12):
+        (tmp_path / str(n)).mkdir()
+        picture.save(tmp_path / str(n) / "a.png")
+    found = read_suite_images(suite, tmp_path, words)
+    for path, label in zip(found.images, found.labels, strict=True):
+        assert label == f"flower {Path(path).parent.name}"
+    rows = Dataset.from_dict({suite.images[0]: [picture] * 12, suite.labels[0]: list(range(12))})
+    assert read_suite_images(suite, rows, words).labels.tolist() == words
+    for data in (tmp_path, rows):
+        with pytest.raises(InputValueError, match=r"named by number, such as '0'.*classnames"):
+            read_suite_images(suite, data)
+
+
+@pytest.mark.parametrize("labels", [["a", None, "b"], [0, -1, 1]])
+def test_a_row_without_a_label_is_no_class(labels):
+    from datasets import Dataset
+
+    suite = load_suite("flowers")
+    pictures = [Image.new("RGB", (8, 8))] * 3
+    rows = Dataset.from_dict({suite.images[0]: pictures, suite.labels[0]: labels})
+    with pytest.raises(InputValueError, match="row 1 of suite 'flowers' has no label"):
+        read_suite_images(suite, rows)
 
 
 def test_data_that_cannot_be_reached_name_the_id_and_the_way_out():
