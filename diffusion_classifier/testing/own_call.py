@@ -21,7 +21,7 @@ from ..backends import DiffusersBackend
 from ..backends.families.mmdit import unpack
 from ..errors import InputValueError
 from ..utils.quiet import quiet
-from .subject import Subject
+from .subject import Subject, require
 
 Generate = Callable[..., Any]
 
@@ -177,6 +177,13 @@ def recorded(subject: FamilySubject, n_steps: int) -> list[Call]:
         arguments_of(getattr(pipeline, "vae", None), "decode") as decoded,
     ):
         subject.run(pipeline, generator=torch.Generator().manual_seed(0), **options)
+    rows = {len(call.output) for call in calls}
+    require(
+        len(calls) == n_steps and rows == {len(subject.labels)},
+        f"the pipeline's own call ran its {subject.family.denoiser} {len(calls)} times in "
+        f"{n_steps} steps, with {sorted(rows)} rows for {len(subject.labels)} labels; switch guidance off "
+        "with call={...}: guidance_scale is 1, or 0 in some pipelines.",
+    )
     last = decoded[-1] if decoded else None
     return [replace(c, stepped=s[0], decoded=last) for c, s in zip(calls, steps, strict=True)]
 
