@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from ..._version import __version__
+from ...backends.loading.origin import HUB_ID
+from ...shortlist import ClipShortlist
 from ...utils.files import atomic_file
 from ...utils.intervals import Estimate, wilson
 from ...utils.plain import finite
@@ -212,6 +215,11 @@ def _report(
     paper = run.suite.published
     # A folder's path is nobody's business; its last part tells models apart.
     name = os.path.basename(os.path.normpath(str(network.get("name", ""))))
+    settings = {key: value for key, value in settings.items() if key not in _PRIVATE}
+    shortlist = run.classifier.shortlist
+    if isinstance(shortlist, ClipShortlist) and not HUB_ID.fullmatch(str(shortlist.path_or_id)):
+        last = os.path.basename(os.path.normpath(shortlist.path_or_id))
+        settings["shortlist"] = repr(clone(shortlist).set_params(path_or_id=last))
     values: dict[str, Any] = {
         "format": FORMAT,
         "version": 1,
@@ -222,7 +230,7 @@ def _report(
         "figures": figures,
         "published": {"figure": paper.figure, "source": paper.source, "model": paper.model},
         "expected": run.expected._asdict(),
-        "settings": {key: value for key, value in settings.items() if key not in _PRIVATE},
+        "settings": settings,
         "network": {**network, "name": name},
         "versions": {
             "diffusion_classifier": __version__,

@@ -1,6 +1,7 @@
 """Suites on local stand-ins: data sets of the same columns, trees of folders, the small model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusion_classifier.datasets import COLOR_NAMES, load_scenes
 from diffusion_classifier.errors import InputValueError, MissingFileError
 from diffusion_classifier.evaluation import evaluate
 from diffusion_classifier.evaluation.suites import (
+    SuiteResult,
     balanced,
     evaluate_suite,
     load_suite,
@@ -22,6 +24,7 @@ from diffusion_classifier.evaluation.suites import (
 )
 from diffusion_classifier.pruners import NoPruning, StagedPruner
 from diffusion_classifier.race.engine import Engine
+from diffusion_classifier.shortlist import ClipShortlist
 
 SCENES = load_scenes("test", n_samples=14)
 CLASSES = sorted(COLOR_NAMES)
@@ -188,6 +191,17 @@ def test_data_that_cannot_be_reached_name_the_id_and_the_way_out():
     with pytest.raises(InputValueError, match="timm/oxford-iiit-pet") as error:
         evaluate_suite(None, "pets")
     assert "--data FOLDER" in str(error.value)
+
+
+def test_a_report_to_send_holds_no_path_of_a_shortlist(tree):
+    """Only the last part of a folder's path is told, as of the network's."""
+    found = evaluate_suite(None, "stl10", tree, tell=None, limit=1)
+    proposer = ClipShortlist(tree / "my-clip", 3)
+    run = replace(found.run, classifier=DiffusionClassifier(shortlist=proposer))
+    settings = {**found.evaluation.settings, "shortlist": repr(proposer)}
+    sent = SuiteResult(run, replace(found.evaluation, settings=settings)).to_dict()
+    assert str(tree) not in json.dumps(sent)
+    assert sent["settings"]["shortlist"] == "ClipShortlist(k=3, path_or_id='my-clip')"
 
 
 def test_winoground_counts_pairs():
