@@ -18,4 +18,4 @@ table = clf.errors(scenes.images)
 # %%
 # Twelve of 60 pictures. ``docs/why-wrong.md`` leads from such a mistake to its reason.
 
-ContactSheet.from_table(table, scenes.images, scenes.digit, n_images=12, n_columns=6)
+sheet = ContactSheet.from_table(table, scenes.images, scenes.digit, n_images=12, n_columns=6)
