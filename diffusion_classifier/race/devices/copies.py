@@ -15,13 +15,15 @@ from torch.nn import Module
 from ...backends.base import Backend
 from ...backends.function import FunctionBackend
 from ...backends.pipeline import DiffusersBackend
+from ...backends.state.weights import WeightSample
 from ...errors import InputTypeError, InputValueError
 from ...utils.devices import same_device
 from ...utils.display import short_repr
 from ...utils.locks import fork_safe_lock
 
-# Copies by network, then by what it was when it was copied: a changed one is copied again.
-_COPIES: WeakKeyDictionary[Module, dict[Any, Module]] = WeakKeyDictionary()
+# Copies by network, then by device and identity, beside the state of the weights when they were
+# copied: a network that was changed or trained since is copied again, and its old copies go.
+_COPIES: WeakKeyDictionary[Module, dict[Any, tuple[Any, Module]]] = WeakKeyDictionary()
 _COPYING = fork_safe_lock()
 
 
@@ -79,9 +81,11 @@ def _copy_pipeline(backend: DiffusersBackend, device: torch.device) -> Diffusers
 
 
 def _copied(network: Module, backend: Backend, device: torch.device) -> Module:
-    key = (str(device), str(backend.dtype), repr(backend.identity()))
+    key, state = (str(device), str(backend.dtype), repr(backend.identity())), _state(network)
     with _COPYING:
         copies = _COPIES.setdefault(network, {})
+        for other in [other for other, (then, _) in copies.items() if then != state]:
+            del copies[other]
         if key not in copies:
             # One that is on the way does not double the memory of the first device.
             memo: dict[int, Any] = {}
@@ -92,5 +96,12 @@ def _copied(network: Module, backend: Backend, device: torch.device) -> Module:
                     if isinstance(tensor, torch.nn.Parameter)
                     else moved
                 )
-            copies[key] = copy.deepcopy(network, memo).eval()
-        return copies[key]
+            copies[key] = state, copy.deepcopy(network, memo).eval()
+        return copies[key][1]
+
+
+def _state(network: Module) -> tuple[Any, ...]:
+    """Tell whether weights changed: PyTorch counts changes in place, but not those of ``.data``."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    counts = [(id(one), None if one.is_inference() else one._version) for _, one in tensors]
+    return (tuple(counts), WeightSample.of(tensors).digest())

@@ -1,5 +1,8 @@
 """Copies of networks on other devices: the denoiser alone, once."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -47,6 +50,23 @@ def test_modules_of_function_backends_are_copied_and_functions_are_not():
     plain = FunctionBackend(lambda z, t, c: z, schedule=NoiseSchedule.flow(10))
     with pytest.raises(InputTypeError, match=r"cannot be copied to 'meta'.*torch\.nn\.Module"):
         copy_to(plain, META)
+
+
+def test_a_network_that_was_trained_since_is_copied_again_and_its_old_copy_goes():
+    module = Scaled()
+    backend = FunctionBackend(module, schedule=NoiseSchedule.flow(10))
+    first = copy_to(backend, META).function
+    assert copy_to(backend, META).function is first
+    with torch.no_grad():
+        module.scale.add_(1)
+    second = copy_to(backend, META).function
+    assert second is not first
+    module.scale.data.add_(1)  # which PyTorch does not count as a change
+    third, gone = copy_to(backend, META).function, weakref.ref(second)
+    assert third is not second
+    del second
+    gc.collect()
+    assert gone() is None
 
 
 def test_lists_of_devices_are_checked(monkeypatch):
