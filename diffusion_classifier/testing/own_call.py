@@ -181,8 +181,8 @@ def recorded(subject: FamilySubject, n_steps: int) -> list[Call]:
     require(
         len(calls) == n_steps and rows == {len(subject.labels)},
         f"the pipeline's own call ran its {subject.family.denoiser} {len(calls)} times in "
-        f"{n_steps} steps, with {sorted(rows)} rows for {len(subject.labels)} labels; switch guidance off "
-        "with call={...}: guidance_scale is 1, or 0 in some pipelines.",
+        f"{n_steps} steps, with {sorted(rows)} rows for {len(subject.labels)} labels; switch "
+        "guidance off with call={...}: guidance_scale is 1, or 0 in some pipelines.",
     )
     last = decoded[-1] if decoded else None
     return [replace(c, stepped=s[0], decoded=last) for c, s in zip(calls, steps, strict=True)]

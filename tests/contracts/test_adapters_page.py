@@ -71,8 +71,8 @@ def names(tmp_path_factory):
 
 
 def test_every_block_runs(names, capsys):
-    assert len(BLOCKS) == 7
-    assert sum(HUB_ID in block for block in BLOCKS) == 1
+    assert len(BLOCKS) == 9
+    assert sum(HUB_ID in block for block in BLOCKS) == 2
     assert names["clf"].backend_.prediction_type == "flow"
     assert type(names["clf"].backend_._family).__name__ == "Chroma"
 
@@ -97,7 +97,7 @@ def test_the_networks_of_the_examples_see_what_they_were_trained_on(names):
 
 
 def test_the_adapter_is_shorter_than_60_lines():
-    (node,) = (n for n in ast.parse(BLOCKS[-1]).body if isinstance(n, ast.ClassDef))
+    (node,) = (n for n in ast.parse(BLOCKS[-2]).body if isinstance(n, ast.ClassDef))
     assert node.end_lineno - node.lineno + 1 < 60
 
 
