@@ -122,7 +122,8 @@ def _check_places(clf: DiffusionClassifier, network: Network) -> None:
     if not network.is_missing:
         what, name = "shortlist's model", getattr(clf.shortlist_, "path_or_id", "")
         where = "of a folder of this machine"
-        if not name or not (Path(name).is_absolute() or Path(name).is_dir()):
+        path = Path(name).expanduser()
+        if not name or not (path.is_absolute() or path.is_dir()):
             return
     raise InputValueError(
         f"the {what} ({short_repr(name)}) is {where}, so others could not load the classifier: "

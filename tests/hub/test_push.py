@@ -161,8 +161,11 @@ def test_offline_is_said(monkeypatch, clf, hub):
     assert hub.requests == []
 
 
-def test_a_shortlist_of_a_local_folder_is_refused(hub, clf, tmp_path):
-    clf.shortlist_ = ClipShortlist(tmp_path, k=2)  # as fit sets it
+@pytest.mark.parametrize("below_home", [False, True])
+def test_a_shortlist_of_a_local_folder_is_refused(hub, clf, tmp_path, monkeypatch, below_home):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = "~/clip" if below_home else tmp_path
+    clf.shortlist_ = ClipShortlist(folder, k=2)  # as fit sets it
     clf.shortlist_.text_features_ = torch.zeros(2, 4)
     clf.shortlist_.scale_, clf.shortlist_.prior_strength_ = 1.0, 0.0
     clf.shortlist_.identity_ = {"name": str(tmp_path)}
