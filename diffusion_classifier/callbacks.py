@@ -302,7 +302,11 @@ class Watch:
 
     def on_look(self, state_of: Callable[[Any], RaceRound]) -> Callable[[Any], None] | None:
         """Return what tells the callbacks of a round; None if none of them wants to know."""
-        own = [each for each in self.callbacks if type(each).on_round is not Callback.on_round]
+        own = [
+            each
+            for each in self.callbacks
+            if getattr(each.on_round, "__func__", None) is not Callback.on_round
+        ]
 
         def tell(result: Any) -> None:
             state = state_of(result)

@@ -116,6 +116,13 @@ def test_what_a_callback_raises_ends_the_prediction():
         assert end.error is caught.value and end.n_answered == 2
 
 
+def test_a_function_set_on_a_callback_is_told_of_rounds():
+    told, callback = [], Callback()
+    callback.on_round = told.append
+    fitted(callback).predict(SCENES[:1])
+    assert len(told) >= 1 and told[0].image == 0
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_image_that_was_told_is_not_lost(error):
     class Stops(Callback):
