@@ -9,6 +9,7 @@ a lasting limit become ever rarer.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -165,6 +166,8 @@ class BatchSize:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(error)
+                # A frame that kept the error would keep its tensors too, until a collection.
+                traceback.clear_frames(error.__traceback__)
             else:
                 self._grow()
                 return output

@@ -1,5 +1,6 @@
 """How many rows go through a network at once, also when memory runs out."""
 
+import gc
 import weakref
 
 import numpy as np
@@ -168,3 +169,27 @@ def test_images_are_encoded_in_smaller_batches_once_memory_runs_out():
     while len(found) < 5:
         found += encode_from(encode, len(found), 5, batch)[:, 0].tolist()
     assert found == [0, 1, 2, 3, 4]
+
+
+def test_tensors_of_a_failed_call_are_free_before_the_retry():
+    alive_at_retry = []
+    tensors = []
+
+    def call(rows):
+        alive_at_retry.append(sum(tensor() is not None for tensor in tensors))
+        activations = torch.zeros(rows)
+        tensors.append(weakref.ref(activations))
+        try:
+            if rows > 2:
+                raise torch.OutOfMemoryError("out of memory")
+        except torch.OutOfMemoryError as error:
+            kept = error  # refers to this frame, which refers to it
+            raise kept from None
+        return rows
+
+    gc.disable()
+    try:
+        assert BatchSize(8).attempt(call) == 2
+    finally:
+        gc.enable()
+    assert alive_at_retry == [0, 0, 0]
