@@ -212,6 +212,7 @@ def check_precision(subject: Subject) -> None:
         twin = half_twin(subject.backend, dtype)
         if twin is None:
             return
+        require(twin.dtype == dtype, f"dtype is {twin.dtype} although the networks are in {dtype}.")
         require_close(
             subject.all_errors(twin),
             expected,

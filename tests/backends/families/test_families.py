@@ -81,14 +81,6 @@ def test_pickles_leave_the_weights_out(backend):
     assert len(pickle.dumps(backend)) < 40_000
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_the_pipelines_own(case, dtype):
-    half = DiffusersBackend(case.build().to(dtype))
-    assert half.dtype == dtype
-    errors = subject_of(case, half).own_errors
-    assert errors.dtype == torch.float32 and errors.isfinite().all()
-
-
 def test_a_component_that_the_folder_lacks_is_named(case, folder, tmp_path):
     copied = Path(shutil.copytree(folder, tmp_path / "model"))
     shutil.rmtree(copied / case.denoiser)
