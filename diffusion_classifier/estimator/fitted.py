@@ -25,7 +25,7 @@ from ..records import ErrorTable, RecordSetup
 from ..samplers import Sampler
 from ..scoring import Calibrator, LossName, Scoring, Weighting
 from ..shortlist import BaseShortlist
-from ..utils.devices import Devices, resolve_devices
+from ..utils.devices import Devices, devices_of_list
 from ..utils.provenance import check_unchanged
 from .classes.candidates import GivenCandidates
 from .classes.question import row_names
@@ -395,6 +395,6 @@ class FittedClassifier(ClassifierMixin, BaseEstimator):
             memory=self.memory,
             shortlist=self.shortlist_,
             callbacks=callbacks or (),
-            devices=resolve_devices(self.device),
+            devices=devices_of_list(self.device),
             check_likelihood=self.weighting_.is_likelihood and self.loss_ == "l2",
         )

@@ -82,6 +82,11 @@ def resolve_devices(device: Any) -> tuple[torch.device, ...]:
     return tuple(found)
 
 
+def devices_of_list(device: Any) -> tuple[torch.device, ...]:
+    """Return the devices of a list; none for a single device, which ``fit`` has chosen."""
+    return resolve_devices(device) if isinstance(device, list | tuple) else ()
+
+
 def same_device(one: torch.device, other: torch.device) -> bool:
     """Whether two devices are the same; without an index, a GPU is the current one."""
     return one.type == other.type and (one.type == "cpu" or _index(one) == _index(other))
