@@ -86,8 +86,10 @@ def test_ctrl_c_leaves_answers_and_the_same_command_goes_on(tmp_path):
         "--batch-size", "16", "--memory", "kept", "--json", "stopped.json",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores Ctrl-C, and hands this down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     line = process.stderr.readline()  # the first images are answered
     assert re.match(rf"\d+%, \d+/{N_INTERRUPTED} images", line), line
     process.send_signal(signal.SIGINT)
