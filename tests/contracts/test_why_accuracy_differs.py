@@ -7,6 +7,7 @@ import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "why-accuracy-differs.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, re.M | re.S)
+SLOW = "image_size=48"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -14,22 +15,28 @@ def numbers(text):
     return [float(number) for number in NUMBER.findall(text)]
 
 
-@pytest.fixture(scope="module")
-def page():
-    """Run the blocks one after another; return their variables."""
-    return {}
-
-
-def test_every_block_states_what_it_prints():
-    assert len(BLOCKS) == PAGE.count("```python") == PAGE.count("```text") >= 7
-
-
-def test_the_blocks_print_what_the_page_states(page, capsys):
-    for code, stated in BLOCKS:
-        exec(code, page)
+def check(blocks, capsys):
+    """Run blocks one after another; compare what they print with what stands below them."""
+    names = {}
+    for code, stated in blocks:
+        exec(code, names)
         printed = capsys.readouterr().out
         assert NUMBER.sub("#", printed) == NUMBER.sub("#", stated)
         for line, said in zip(printed.splitlines(), stated.splitlines(), strict=True):
             # Another processor rounds otherwise, which may turn a close answer.
             slack = 1 if "right" in line else 0.1 if "nats" in line else 0.01
             assert numbers(line) == pytest.approx(numbers(said), abs=slack, rel=0.05), line
+
+
+def test_every_block_states_what_it_prints():
+    assert len(BLOCKS) == PAGE.count("```python") == PAGE.count("```text") >= 10
+    assert sum(SLOW in code for code, _ in BLOCKS) == 1
+
+
+def test_the_blocks_print_what_the_page_states(capsys):
+    check([block for block in BLOCKS if SLOW not in block[0]], capsys)
+
+
+@pytest.mark.slow
+def test_so_does_the_block_on_large_images(capsys):
+    check(BLOCKS, capsys)
