@@ -24,7 +24,7 @@ def check(blocks, capsys):
         assert NUMBER.sub("#", printed) == NUMBER.sub("#", stated)
         for line, said in zip(printed.splitlines(), stated.splitlines(), strict=True):
             # Another processor rounds otherwise, which may turn a close answer.
-            slack = 1 if "right" in line else 0.1 if "nats" in line else 0.01
+            slack = 1 if " of " in line else 0.1 if "nats" in line else 0.01
             assert numbers(line) == pytest.approx(numbers(said), abs=slack, rel=0.05), line
 
 
