@@ -3,7 +3,6 @@
 import ast
 import copy
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -14,11 +13,10 @@ import torch
 from diffusion_classifier.backends import families as families_module
 from diffusion_classifier.backends import register_family
 from diffusion_classifier.testing import check_family
-from tests.support import tier_two_pipelines
-from tests.support.family_cases import FLUX
-from tests.support.other_pipelines import flux
+from tests.support import language_pipelines, tier_two_pipelines
+from tests.support.family_cases import CASES
 from tests.support.own_calls import options_of
-from tests.support.pipelines import built_once, saved
+from tests.support.pipelines import saved
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
@@ -26,41 +24,10 @@ KNOWN = {name for family in families_module.FAMILIES for name in family.pipeline
 HUB_ID = "lodestones/Chroma1-HD"
 
 
-@built_once
-def chroma():
-    transformer = diffusers.ChromaTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=(4, 4, 8),
-        approximator_num_channels=8,
-        approximator_hidden_dim=16,
-        approximator_layers=1,
-    )
-    parts = flux()
-    return {
-        "vae": parts["vae"],
-        "text_encoder": parts["text_encoder_2"],
-        "tokenizer": parts["tokenizer_2"],
-        "transformer": transformer,
-    }
-
-
-def tiny_chroma():
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    return diffusers.ChromaPipeline(**chroma(), scheduler=scheduler)
-
-
-CHROMA = replace(FLUX, build=tiny_chroma, text_encoders=("text_encoder",))
-
-
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What the page's blocks leave behind, its model being a tiny one."""
-    folder = saved(tiny_chroma(), tmp_path_factory.mktemp("chroma"))
+    folder = saved(language_pipelines.tiny_chroma(), tmp_path_factory.mktemp("chroma"))
     before, found = list(families_module.FAMILIES), {}
     found["steps"] = []
     for block in BLOCKS:
@@ -102,8 +69,8 @@ def test_the_adapter_is_shorter_than_60_lines():
 
 
 def test_the_adapter_gives_the_network_what_its_pipeline_gives_it(names):
-    pipeline = tiny_chroma()
-    check_family(pipeline, names["Chroma"](), **options_of(CHROMA, pipeline))
+    pipeline = language_pipelines.tiny_chroma()
+    check_family(pipeline, names["Chroma"](), **options_of(CASES["chroma"], pipeline))
 
 
 def test_only_families_are_registered():

@@ -14,7 +14,6 @@ import diffusers
 import torch
 from torch import Tensor
 
-from diffusion_classifier.backends.families.mmdit import unpack
 from tests.support import language_pipelines, other_pipelines, pipelines, tier_two_pipelines
 from tests.support.pipelines import PROMPTS
 
@@ -38,11 +37,6 @@ class Case:
         would change prompts or images.
     labels : tuple of str
         Prompts, or names of classes.
-    sign : int
-        Of the pipeline's velocity, in what its denoiser returns.
-    deviation : float or None
-        Of the data of a preconditioned network, whose pipeline's latents are that much larger
-        than ours.
     time_before_shift : bool
         Whether the network is told the time that the scheduler then shifts to a noise level.
     spread : float
@@ -57,24 +51,9 @@ class Case:
     labels: tuple[str, ...] = PROMPTS
     denoiser: str = "unet"
     text_encoders: tuple[str, ...] = ONE_ENCODER
-    packed: bool = False
-    sign: int = 1
     spread: float = 0.01
-    deviation: float | None = None
     time_before_shift: bool = False
     pixels: tuple[int, int] = (16, 16)  # of test images: the model's own may take too long
-
-    def unpack(self, pipeline: Any, latents: Tensor) -> Tensor:
-        """Latents as images again, where the pipeline's denoiser reads them as a sequence."""
-        if latents.ndim == 5:  # a film of one frame
-            return latents.squeeze(2)
-        if not self.packed:
-            return latents
-        height, width = self.call["height"], self.call["width"]
-        height, width = (side // pipeline.vae_scale_factor for side in (height, width))
-        if latents.ndim == 4:  # once the pipeline has unpacked them itself
-            return latents
-        return unpack(latents, height, width)
 
 
 # oblong, so that height and width cannot be mistaken for each other
@@ -95,7 +74,6 @@ FLUX = replace(
     build=other_pipelines.tiny_flux,
     image_size=(256, 256),
     text_encoders=TWO_ENCODERS,
-    packed=True,
 )
 PIXART = replace(
     UNET, build=other_pipelines.tiny_pixart_sigma, call=UNCLEANED, denoiser="transformer"
@@ -144,7 +122,7 @@ CASES = {
         spread=5e-4,
     ),
     "lumina": replace(
-        LARGER, build=tier_two_pipelines.tiny_lumina, prediction_type="flow", sign=-1, spread=1e-3
+        LARGER, build=tier_two_pipelines.tiny_lumina, prediction_type="flow", spread=1e-3
     ),
     "hunyuan": replace(
         LARGER,
@@ -166,7 +144,6 @@ CASES = {
         prediction_type="flow",
         call={**LARGER.call, "guidance_scale": 0.0},
         image_size=(1024, 1024),
-        sign=-1,
         spread=1e-3,
     ),
     "flux2_klein": replace(
@@ -181,7 +158,6 @@ CASES = {
         call={**PLAIN, "height": 8, "width": 32},
         image_size=(256, 256),
         text_encoders=(*TWO_ENCODERS, "text_encoder_3", "text_encoder_4"),
-        sign=-1,
         spread=1e-3,
     ),
     "chroma": replace(FLUX, build=language_pipelines.tiny_chroma, text_encoders=ONE_ENCODER),
@@ -192,15 +168,11 @@ CASES = {
         time_before_shift=True,
         spread=1e-3,
     ),
-    "edm": replace(
-        XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction", deviation=1.0
-    ),
+    "edm": replace(XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction"),
     "playground": replace(
         XL,
         build=tier_two_pipelines.tiny_playground,
         prediction_type="v_prediction",
-        deviation=0.5,
-        sign=-1,
     ),
     "class_unet": Case(
         other_pipelines.tiny_ddpm,
