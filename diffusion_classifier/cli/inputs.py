@@ -18,6 +18,7 @@ from ..errors import InputValueError
 from ..evaluation.suites import load_rows
 from ..images import as_images
 from ..images.files import list_images
+from ..utils.text import between_commas
 
 
 def find_images(sources: Sequence[str]) -> list[str]:
@@ -75,25 +76,23 @@ def read_labels(labels: str | None, file: Path | None) -> list[str]:
     if (labels is None) == (file is None):
         raise InputValueError("give the class names with either --labels or --labels-file.")
     if file is None:
-        lines = (labels or "").splitlines(keepends=True)
         try:
-            parts = [part for line in csv.reader(lines, skipinitialspace=True) for part in line]
+            return between_commas(labels or "")
         except csv.Error as error:
             raise InputValueError(f"--labels cannot be read as CSV: {error}.") from error
-    else:
-        try:
-            parts = file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputValueError(
-                f"the labels file {str(file)!r} is not in UTF-8 ({error.reason} at byte "
-                f"{error.start}); save it as UTF-8."
-            ) from error
-        except FileNotFoundError as error:
-            raise InputValueError(f"the labels file {str(file)!r} does not exist.") from error
-        except OSError as error:
-            raise InputValueError(
-                f"the labels file {str(file)!r} cannot be read: {error.strerror}."
-            ) from error
+    try:
+        parts = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputValueError(
+            f"the labels file {str(file)!r} is not in UTF-8 ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8."
+        ) from error
+    except FileNotFoundError as error:
+        raise InputValueError(f"the labels file {str(file)!r} does not exist.") from error
+    except OSError as error:
+        raise InputValueError(
+            f"the labels file {str(file)!r} cannot be read: {error.strerror}."
+        ) from error
     return [part.strip() for part in parts if part.strip()]
 
 

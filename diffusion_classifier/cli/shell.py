@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
@@ -14,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import DiffusionClassifierError, InputError
+from ..utils.text import printable
 
 
 class Exit(IntEnum):
@@ -75,20 +75,6 @@ def tell(message: str) -> None:
 def one_line(message: str) -> str:
     """Return a message as one line that a terminal can show."""
     return printable(" ".join(message.splitlines()))
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, which a terminal would obey.
-
-    >>> printable("a\\x1b[2Jb\\n")
-    'a\\\\x1b[2Jb\\\\n'
-    """
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in ("Cc", "Zl", "Zp")
-        else char
-        for char in text
-    )
 
 
 def is_terminal() -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import InputFileError, InputValueError
 from ..images import as_images
 from ..images.files import opened
+from ..utils.text import between_commas
 
 DRAWN = "data:image/png;base64,"
 
@@ -63,8 +64,7 @@ class Limits:
         if len(text) > self.max_labels * (self.max_characters + 4):
             raise InputValueError(f"the labels have {len(text)} characters; shorten them.")
         try:
-            rows = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
-            found = [part.strip() for row in rows for part in row if part.strip()]
+            found = between_commas(text)
         except csv.Error as error:
             raise InputValueError(f"the labels cannot be read: {error}.") from error
         if len(found) < 2:

@@ -18,6 +18,7 @@ from ..callbacks import RaceRound
 from ..classifier import DiffusionClassifier
 from ..plotting import EvidenceMapDisplay
 from ..plotting.style import import_pyplot
+from ..utils.text import printable
 
 SHOWN = 20  # classes in the list
 
@@ -30,11 +31,7 @@ def text(value: Any) -> str:
     >>> text("<b>\\x1b")
     '&lt;b&gt;\\\\x1b'
     """
-    shown = (
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in str(value)
-    )
-    return html.escape("".join(shown))
+    return html.escape(printable(str(value)))
 
 
 def race_html(

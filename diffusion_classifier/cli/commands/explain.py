@@ -12,6 +12,7 @@ from ...errors import InputValueError
 from ...images import read_images
 from ...plotting import EvidenceMapDisplay
 from ...plotting.style import import_pyplot
+from ...utils.text import printable
 from ..inputs import read_labels
 from ..options import (
     BatchSizeOption,
@@ -31,7 +32,7 @@ from ..options import (
     settings_of,
 )
 from ..outputs import check_writable, document, shown, to_json, write, write_settings
-from ..shell import printable, usage
+from ..shell import usage
 
 FORMATS = ("png", "pdf", "svg")
 

@@ -9,6 +9,7 @@ import typer
 
 from ...evaluation import predictions
 from ...images import read_images
+from ...utils.text import printable
 from ..fitted import ClassifierOption, described, load_fitted
 from ..inputs import find_images, read_labels, shard_of
 from ..options import (
@@ -44,7 +45,7 @@ from ..outputs import (
     write_settings,
 )
 from ..running import finish, in_blocks, numbered, progress, without_numbers
-from ..shell import printable, usage
+from ..shell import usage
 
 
 def predict(
