@@ -101,7 +101,16 @@ def _copied(network: Module, backend: Backend, device: torch.device) -> Module:
 
 
 def _state(network: Module) -> tuple[Any, ...]:
-    """Tell whether weights changed: PyTorch counts changes in place, but not those of ``.data``."""
+    """Tell whether a network changed: its weights, or a plain value that ``forward`` may read.
+
+    PyTorch counts changes in place of weights, but not those of ``.data``.
+    """
     tensors = [*network.named_parameters(), *network.named_buffers()]
     counts = [(id(one), None if one.is_inference() else one._version) for _, one in tensors]
-    return (tuple(counts), WeightSample.of(tensors).digest())
+    plain = [
+        (id(module), name, value)
+        for module in network.modules()
+        for name, value in vars(module).items()
+        if name != "training" and isinstance(value, bool | int | float | str)
+    ]
+    return (tuple(counts), tuple(plain), WeightSample.of(tensors).digest())

@@ -69,6 +69,17 @@ def test_a_network_that_was_trained_since_is_copied_again_and_its_old_copy_goes(
     assert gone() is None
 
 
+def test_a_network_whose_plain_values_changed_is_copied_again():
+    module = Scaled()
+    module.power = 1.0
+    backend = FunctionBackend(module, schedule=NoiseSchedule.flow(10))
+    first = copy_to(backend, META).function
+    module.train()  # copies predict, whatever the mode
+    assert copy_to(backend, META).function is first
+    module.power = 2.0
+    assert copy_to(backend, META).function.power == 2.0
+
+
 def test_lists_of_devices_are_checked(monkeypatch):
     assert resolve_devices(["cpu", "cpu"]) == (torch.device("cpu"),) * 2
     with pytest.raises(InputValueError, match="names no device"):
