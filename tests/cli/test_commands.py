@@ -14,6 +14,7 @@ from diffusion_classifier.cli.outputs import KEYS
 from diffusion_classifier.datasets import load_scenes
 from diffusion_classifier.explaining import explain
 from diffusion_classifier.pruners import RacingPruner
+from tests.support.original_names import single_file
 from tests.support.pipelines import tiny_sd
 
 SCENE = load_scenes("test", n_samples=1).images[0]
@@ -91,6 +92,14 @@ def test_explain_draws_the_evidence(picture, tmp_path):
     ):
         refused = run("explain", *arguments)
         assert refused.exit_code == code and problem in refused.stderr
+
+
+def test_a_model_may_be_one_file(picture, tmp_path):
+    file = single_file(tiny_sd(), tmp_path / "model.safetensors")
+    assert "StableDiffusionPipeline" in run("info", file).stdout
+    options = ["--labels", ",".join(LABELS), "--max-draws", 2, "--json", "-"]
+    found = json.loads(run("predict", picture, "--model", file, *options).stdout)
+    assert found["model"] == str(file) and found["results"][0]["label"] in LABELS
 
 
 @pytest.mark.parametrize(

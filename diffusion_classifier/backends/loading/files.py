@@ -21,8 +21,8 @@ CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 READ_SUFFIXES = (".json", ".model", ".safetensors", ".txt")  # of files that the libraries read
 CONVERT_ADVICE = (
-    "Other formats can run code when loaded and are refused; if you trust these weights, load "
-    "them with diffusers and save with pipeline.save_pretrained(folder, safe_serialization=True)."
+    "Pickles can run code when loaded and are refused; if you trust these weights, download the "
+    "folder and convert it: diffusion-classifier convert FOLDER NEW_FOLDER."
 )
 AGAIN = "copy or download the whole folder again"
 

@@ -28,8 +28,7 @@ SINGLE_FILE_ADVICE = (
 )
 PICKLE_ADVICE = (
     "such files are pickles, which can run code when loaded, and are refused; if you trust it, "
-    "convert it: safetensors.torch.save_file(torch.load(file, weights_only=True), "
-    "'model.safetensors')"
+    "convert it: diffusion-classifier convert FILE model.safetensors"
 )
 
 

@@ -21,7 +21,9 @@ def info(
     ctx: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="Folder or Hub id of a diffusers model. Default: the small model."),
+        typer.Argument(
+            help="Folder, file or Hub id of a diffusers model. Default: the small model."
+        ),
     ] = None,
     json_file: JsonFile = None,
     config: Config = None,

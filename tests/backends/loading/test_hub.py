@@ -119,7 +119,7 @@ def test_a_model_without_safetensors_is_refused(hub, monkeypatch):
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
     with pytest.raises(
-        ValueError, match=r"someone/model has no safetensors weights.*safe_serialization=True"
+        ValueError, match=r"someone/model has no safetensors weights.*diffusion-classifier convert"
     ):
         load_backend("someone/model")
 

@@ -132,7 +132,7 @@ def test_a_missing_component_folder_is_named(folder):
 def test_pickled_weights_are_refused_before_anything_is_loaded(folder, spy, name):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     (folder / "unet" / name).write_bytes(b"")
-    message = rf"unet.{name} is not safetensors.*safe_serialization=True"
+    message = rf"unet.{name} is not safetensors.*diffusion-classifier convert FOLDER"
     with pytest.raises(ValueError, match=message):
         load_backend(folder)
     assert spy == []

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -130,8 +131,14 @@ def test_without_a_config_folder_the_error_says_how_to_get_one(file):
 @pytest.mark.parametrize("suffix", ["ckpt", "pt", "bin"])
 def test_pickles_are_refused_with_the_reason(tmp_path, suffix):
     (tmp_path / f"model.{suffix}").touch()
-    with pytest.raises(ValueError, match=r"pickles, which can run code.*convert it"):
+    with pytest.raises(ValueError, match=r"can run code.*diffusion-classifier convert FILE"):
         load_backend(tmp_path / f"model.{suffix}")
+
+
+def test_without_accelerate_the_error_says_how_to_get_it(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r"single files need accelerate.*pip install"):
+        load_backend(file)
 
 
 def test_a_component_of_a_folder_names_the_folder(tmp_path):
