@@ -34,6 +34,7 @@ from .noise.prediction import LOSSES, PREDICTION_TYPES, expand, noise_residual
 from .noise.variational import VariationalBound
 from .pruners import NoPruning
 from .race.batches import BatchSize, encode_from
+from .race.memory import network_memory
 from .utils.display import short_repr
 
 
@@ -179,7 +180,14 @@ def _round_sums(predictor: Predictor, latent: Tensor, prompts: Tensor) -> tuple[
     """
     backend, weights = predictor.inputs.backend, predictor.setup.scoring.weights
     condition = predictor.condition[prompts].to(backend.device)
-    batch = BatchSize.of_network(predictor.batch_size, backend.device, latent.numel())
+    memory = network_memory(backend, backend.device, latent.shape, condition)
+    batch = BatchSize.of_network(
+        predictor.batch_size,
+        backend.device,
+        latent.numel(),
+        compiled=backend.compiled,
+        memory=memory,
+    )
     rounds, sums = list(predictor.tape()), []
     first = 0
     while first < len(rounds):  # as many rounds at a time as fill a batch

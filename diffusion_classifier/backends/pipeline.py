@@ -143,6 +143,11 @@ from_pretrained('owner/model').
         self._origin: Origin | None = None
 
     @property
+    def denoiser(self) -> Any:
+        """The network that predicts the noise: a part of the pipeline."""
+        return getattr(self.pipeline, self._family.denoiser)
+
+    @property
     def device(self) -> torch.device:  # type: ignore[override]
         """Device on which the denoiser runs, even while it is offloaded."""
         return self.pipeline._execution_device
@@ -150,12 +155,12 @@ from_pretrained('owner/model').
     @property
     def dtype(self) -> torch.dtype:  # type: ignore[override]
         """Dtype in which the denoiser computes."""
-        return getattr(self.pipeline, self._family.denoiser).dtype
+        return self.denoiser.dtype
 
     @property
     def compiled(self) -> bool:  # type: ignore[override]
         """Whether the denoiser is compiled, here or by the user."""
-        return is_compiled(getattr(self.pipeline, self._family.denoiser))
+        return is_compiled(self.denoiser)
 
     def compile(self, mode: Compile = True) -> Self:
         """Compile the pipeline's denoiser in place, with ``torch.compile``.
@@ -178,7 +183,7 @@ from_pretrained('owner/model').
         InputValueError
             If ``mode`` is unknown, or "regional" for a network that names no repeated blocks.
         """
-        compile_denoiser(getattr(self.pipeline, self._family.denoiser), mode)
+        compile_denoiser(self.denoiser, mode)
         return self
 
     class_by_position = False  # a prompt says which class: as text, name or index

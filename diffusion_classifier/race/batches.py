@@ -1,9 +1,11 @@
-"""Batch sizes: halved when the device runs out of memory, and doubled again after successes.
+"""Batch sizes: chosen by memory, halved when it runs out, and doubled again after successes.
 
-Memory may run out for a moment, because others use the device, or always above some size. A size
-that worked is tried once more before it is halved. After m failures in a row, a size is tried again
-after ``2^m`` successful smaller batches. Hence a passing shortage costs little, and the retries at
-a lasting limit become ever rarer.
+Where memory can be measured, the first two batches are short and tell how many rows fit (see
+:mod:`.memory`); their rows are part of the work. Memory may run out all the same: for a moment,
+because others use the device, or always above some size. A size that worked is tried once more
+before it is halved. After m failures in a row, a size is tried again after ``2^m`` successful
+smaller batches. Hence a passing shortage costs little, and the retries at a lasting limit become
+ever rarer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from ..backends.base import check_output
 from ..errors import NonFiniteOutputError, OutOfMemoryError
 from ..utils.validation import check_positive_integer
+from .memory import Memory
 
 BatchSizeOption = int | Literal["auto"]
 Output = TypeVar("Output")
@@ -34,6 +37,7 @@ _SHORT = 4  # a full batch of a compiled network is this many times as long as a
 _MAX_BATCH = 512
 _BATCHES_PER_STEP = 8
 _MOST_ATTEMPTS = 5  # at a single row
+_ASK_AFTER = 32  # successful batches after which free memory is looked at again
 IMAGES_PER_ENCODING = 8
 
 
@@ -52,6 +56,9 @@ class BatchSize:
         anew for every number of rows, which takes a minute or so.
     few_rows : int, default=0
         Number of rows that take little longer than a single one.
+    memory : Memory, optional
+        Memory of the device, and what is known of these calls. Unless every batch has the size that
+        the user set, the size is chosen by what fits; sizes that failed are kept in any case.
     """
 
     def __init__(
@@ -61,14 +68,18 @@ class BatchSize:
         padded_to_full: bool = False,
         two_lengths: bool = False,
         few_rows: int = 0,
+        memory: Memory | None = None,
     ) -> None:
         self.rows = rows
         self.padded_to_full = padded_to_full
         self.two_lengths = two_lengths
         self._few_rows = few_rows
+        self._most = rows
+        self._memory = memory
         self._larger: list[int] = []  # the sizes that were halved, in this order
         self._n_successes = 0  # since the size last changed
         self._n_failures: dict[int, int] = {}  # in a row, of each size
+        self._resume()
 
     @classmethod
     def of_network(
@@ -78,6 +89,7 @@ class BatchSize:
         n_elements: int,
         *,
         compiled: bool = False,
+        memory: Memory | None = None,
     ) -> BatchSize:
         """Choose the batch size of a denoiser.
 
@@ -90,6 +102,8 @@ class BatchSize:
             Number of elements of one latent.
         compiled : bool, default=False
             Whether the network is compiled anew for every number of rows.
+        memory : Memory, optional
+            Memory of the device.
 
         Raises
         ------
@@ -97,17 +111,20 @@ class BatchSize:
             If ``batch_size`` is neither "auto" nor a positive integer.
         """
         if is_fixed(batch_size):
-            return cls(check_positive_integer("batch_size", batch_size), padded_to_full=True)
+            rows = check_positive_integer("batch_size", batch_size)
+            return cls(rows, padded_to_full=True, memory=memory)
         on_cpu = device.type == "cpu"
         budget = _CPU_BATCH_ELEMENTS if on_cpu else _GPU_BATCH_ELEMENTS
         rows = min(_MAX_BATCH, max(1, 2 ** round(math.log2(budget / n_elements))))
         few_rows = rows // (_CPU_FEW if on_cpu else _GPU_FEW)
-        return cls(rows, two_lengths=compiled, few_rows=few_rows)
+        return cls(rows, two_lengths=compiled, few_rows=few_rows, memory=memory)
 
     @classmethod
-    def of_encoder(cls, batch_size: BatchSizeOption = "auto") -> BatchSize:
+    def of_encoder(
+        cls, batch_size: BatchSizeOption = "auto", memory: Memory | None = None
+    ) -> BatchSize:
         """Choose the batch size of an image encoder, padded only if the user set a batch size."""
-        return cls(IMAGES_PER_ENCODING, padded_to_full=is_fixed(batch_size))
+        return cls(IMAGES_PER_ENCODING, padded_to_full=is_fixed(batch_size), memory=memory)
 
     @property
     def rows_wanted(self) -> int:
@@ -160,42 +177,93 @@ class BatchSize:
             If a single row does not fit, several times in a row.
         """
         while True:
+            rows = self._next_rows()
             try:
-                output = call(self.rows)
+                output = call(rows) if rows == self.rows else self._measured(call, rows)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(error)
+                self._shrink(rows, error)
                 # A frame that kept the error would keep its tensors too, until a collection.
                 traceback.clear_frames(error.__traceback__)
             else:
-                self._grow()
+                if rows == self.rows:
+                    self._grow()
+                elif self._memory is not None and self._memory.usage.measured:
+                    self.rows = self._memory.fitting(self._most)
                 return output
             # Only now, without the error, are the tensors of the failed call free.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _shrink(self, error: BaseException) -> None:
+    def _resume(self) -> None:
+        """Start with the size that fits by what is known, and with the sizes that failed."""
+        if self._memory is None:
+            return
+        usage = self._memory.usage
+        if self._most in usage.sizes:
+            self.rows, larger, failures = usage.sizes[self._most]
+            self._larger, self._n_failures = list(larger), dict(failures)
+        if usage.measured and not self.padded_to_full:
+            self.rows = self._memory.fitting(self.rows if self._larger else self._most)
+
+    def _keep(self) -> None:
+        """Note the size for other objects of the same calls."""
+        if self._memory is not None:
+            state = self.rows, tuple(self._larger), dict(self._n_failures)
+            self._memory.usage.sizes[self._most] = state
+
+    def _next_rows(self) -> int:
+        """Return the number of rows of the next batch: few as long as their memory is unknown."""
+        memory = self._memory
+        if memory is None or self.padded_to_full or memory.usage.measured:
+            return self.rows
+        few, many = memory.probes(self.rows)
+        return many if memory.usage.peaks else few
+
+    def _measured(self, call: Callable[[int], Output], rows: int) -> Output:
+        """Run a batch and note the memory that it took."""
+        assert self._memory is not None
+        self._memory.start()
+        output = call(rows)
+        length = self.padded(len(output) if isinstance(output, Tensor) else rows)
+        self._memory.stop(length)
+        _, many = self._memory.probes(self.rows)
+        # Batches of equal length may be a little shorter than they could be.
+        self._memory.usage.measured = length > self.padded(many) // 2
+        return output
+
+    def _shrink(self, rows: int, error: BaseException) -> None:
         """Note a failure, and halve the size unless it worked the time before."""
-        worked = self._n_failures.get(self.rows) == 0
-        n_failures = self._n_failures[self.rows] = self._n_failures.get(self.rows, 0) + 1
-        if self.rows == 1 and n_failures >= _MOST_ATTEMPTS:
+        worked = self._n_failures.get(rows) == 0
+        n_failures = self._n_failures[rows] = self._n_failures.get(rows, 0) + 1
+        if rows == 1 and n_failures >= _MOST_ATTEMPTS:
             raise OutOfMemoryError(
                 "out of memory with a single row; use a smaller image_size, a half-precision "
                 'dtype ("float16" or "bfloat16"), a smaller model, or another device. It ran out '
                 f"{n_failures} times in a row."
             ) from error
-        if self.rows > 1 and not worked:
-            self._larger.append(self.rows)
-            self.rows //= 2
+        if rows > 1 and not worked:
+            self._larger += [self.rows] if self.rows > rows else []
+            self._larger.append(rows)
+            self.rows = rows // 2
         self._n_successes = 0
+        if self._memory is not None:
+            self._memory.usage.measured = True  # or as much as can be
+        self._keep()
 
     def _grow(self) -> None:
         """Note a success, and try the next larger size again after enough of them."""
         self._n_failures[self.rows] = 0
         self._n_successes += 1
-        if self._larger and self._n_successes >= 2 ** self._n_failures[self._larger[-1]]:
-            self.rows = self._larger.pop()
+        if self._larger:
+            if self._n_successes >= 2 ** self._n_failures.get(self._larger[-1], 1):
+                self.rows = self._larger.pop()
+                self._n_successes = 0
+                self._keep()
+        elif self.rows < self._most and self._n_successes >= _ASK_AFTER and not self.two_lengths:
+            assert self._memory is not None  # which made the size smaller
+            self.rows = max(self.rows, self._memory.fitting(self._most))
             self._n_successes = 0
 
 

@@ -25,7 +25,8 @@ from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
 from ..noise.prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
 from ..noise.variational import VariationalBound
-from .batches import BatchSize, BatchSizeOption, encode_from
+from .batches import BatchSize, BatchSizeOption, encode_from, is_fixed
+from .memory import memory_of, meter_of, network_memory
 from .source import Request
 
 _NOISE_CACHE_BYTES = 256 * 2**20
@@ -82,9 +83,13 @@ class Engine:
         self._batch = self._choose_batch()
 
     def _choose_batch(self) -> BatchSize:
-        n_elements = self.latent(0).numel()
+        latent = self.latent(0)
         return BatchSize.of_network(
-            self._batch_size, self._device, n_elements, compiled=self.backend.compiled
+            self._batch_size,
+            self._device,
+            latent.numel(),
+            compiled=self.backend.compiled,
+            memory=network_memory(self.backend, self._device, latent.shape, self.condition),
         )
 
     def beside(self, backend: Backend, stop: Event) -> Self:
@@ -124,7 +129,7 @@ class Engine:
     def latent(self, image: int) -> Tensor:
         """Return the latent of an image; the images after it are encoded in the same batch."""
         if image not in self._latents:
-            latents = encode_from(self._encode, image, self.n_images, self._encoding)
+            latents = self._encode_from(image)
             self._shape = self._shape or latents.shape[1:]
             if latents.shape[1:] != self._shape:
                 raise InputValueError(
@@ -137,6 +142,16 @@ class Engine:
                 if i == image or not self._is_released[i]
             }
         return self._latents[image]
+
+    def _encode_from(self, image: int) -> Tensor:
+        """Encode a batch of images; the first one alone, if its size says how many fit."""
+        if self._shape is None and not is_fixed(self._batch_size) and meter_of(self._device):
+            latents = encode_from(self._encode, image, self.n_images, BatchSize(1))
+            key = "encode_images", tuple(latents.shape[1:])
+            memory = memory_of(self.backend, self._device, *key)
+            self._encoding = BatchSize.of_encoder(self._batch_size, memory)
+            return latents
+        return encode_from(self._encode, image, self.n_images, self._encoding)
 
     def release(self, image: int) -> None:
         self._latents.pop(image, None)

@@ -63,8 +63,8 @@ def copy_to(backend: Backend, device: torch.device) -> Backend:
 
 
 def _copy_pipeline(backend: DiffusersBackend, device: torch.device) -> DiffusersBackend:
-    name, pipeline = backend._family.denoiser, copy.copy(backend.pipeline)
-    denoiser = getattr(pipeline, name)
+    name, denoiser = backend._family.denoiser, backend.denoiser
+    pipeline = copy.copy(backend.pipeline)
     if any(hasattr(module, "_hf_hook") for module in denoiser.modules()):
         raise InputValueError(
             "a network that is offloaded cannot be copied to other devices; load it without "
