@@ -14,7 +14,13 @@ import diffusers
 import torch
 from torch import Tensor
 
-from tests.support import language_pipelines, other_pipelines, pipelines, tier_two_pipelines
+from tests.support import (
+    language_pipelines,
+    other_pipelines,
+    pipelines,
+    tier_two_flows,
+    tier_two_pipelines,
+)
 from tests.support.pipelines import PROMPTS
 
 ONE_ENCODER = ("text_encoder",)
@@ -166,6 +172,13 @@ CASES = {
         build=language_pipelines.tiny_cogview4,
         prediction_type="flow",
         time_before_shift=True,
+        spread=1e-3,
+    ),
+    "ovis_image": replace(
+        FLUX,
+        build=tier_two_flows.tiny_ovis_image,
+        image_size=(256, 256),
+        text_encoders=ONE_ENCODER,
         spread=1e-3,
     ),
     "edm": replace(XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction"),

@@ -1,9 +1,10 @@
-"""Relatives of Flux: Chroma and FLUX.2.
+"""Relatives of Flux: Chroma, Ovis-Image and FLUX.2.
 
 Chroma (https://huggingface.co/lodestones/Chroma1-HD) is Flux with a mask of the text's padding and
-without a pooled embedding. FLUX.2 (https://bfl.ai/blog/flux-2) reads hidden states of three layers
-of a language model. Its autoencoder normalises every channel of every 2 x 2 patch by the running
-mean and variance of a batch normalisation, not by one scale.
+without a pooled embedding. Ovis-Image (https://github.com/AIDC-AI/Ovis-Image) reads prompts with a
+language model; its tokens have positions. FLUX.2 (https://bfl.ai/blog/flux-2) reads hidden states
+of three layers of a language model. Its autoencoder normalises every channel of every 2 x 2 patch
+by the running mean and variance of a batch normalisation, not by one scale.
 """
 
 from __future__ import annotations
@@ -24,10 +25,6 @@ class Chroma(PackedFlowFamily):
     """Chroma."""
 
     pipelines = ("ChromaPipeline", "ChromaImg2ImgPipeline")
-    half_dtype = torch.bfloat16
-
-    def latent_channels(self, pipeline: Any) -> int:
-        return pipeline.transformer.config.in_channels // 4
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
@@ -47,14 +44,33 @@ class Chroma(PackedFlowFamily):
         }
 
 
+class OvisImage(PackedFlowFamily):
+    """Ovis-Image."""
+
+    pipelines = ("OvisImagePipeline",)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        preface = pipeline._get_messages(["{}"])[0].split("{}")[0]
+        dropped = pipeline.user_prompt_begin_id  # of its tokens, once the language model read them
+        spent = len(pipeline.tokenizer(preface, add_special_tokens=False).input_ids) - dropped
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
+        states, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
+        return Conditioning(encoder_hidden_states=states.to(pipeline.transformer.dtype))
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        height, width = z.shape[-2:]
+        like = {"device": z.device, "dtype": pipeline.transformer.dtype}
+        tokens = torch.arange(condition["encoder_hidden_states"].shape[1], **like)
+        return {
+            "img_ids": pipeline._prepare_latent_image_ids(1, height // 2, width // 2, **like),
+            "txt_ids": torch.stack([torch.zeros_like(tokens), tokens, tokens], dim=1),
+        }
+
+
 class Flux2Klein(PackedFlowFamily):
     """FLUX.2 klein, distilled or not, which reads prompts with Qwen3."""
 
     pipelines: tuple[str, ...] = ("Flux2KleinPipeline", "Flux2KleinKVPipeline")
-    half_dtype = torch.bfloat16
-
-    def latent_channels(self, pipeline: Any) -> int:
-        return pipeline.transformer.config.in_channels // 4
 
     def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
         latents = super().encode_images(pipeline, images)

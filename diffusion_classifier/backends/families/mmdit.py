@@ -62,6 +62,11 @@ class PackedFlowFamily(FlowFamily):
     guidance, the prediction is no longer the expected noise.
     """
 
+    half_dtype = torch.bfloat16
+
+    def latent_channels(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.in_channels // 4
+
     def patch_size(self, pipeline: Any) -> int:
         return 2
 
@@ -88,12 +93,8 @@ class Flux(PackedFlowFamily):
     """FLUX.1 dev, which was distilled to imitate guidance, and FLUX.1 schnell."""
 
     pipelines = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxKontextPipeline")
-    half_dtype = torch.bfloat16
     components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
     text_encoders = TWO_ENCODERS
-
-    def latent_channels(self, pipeline: Any) -> int:
-        return pipeline.transformer.config.in_channels // 4
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer_2, prompts, most_tokens(pipeline))
@@ -133,7 +134,6 @@ class QwenImage(PackedFlowFamily):
     """Qwen-Image."""
 
     pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
-    half_dtype = torch.bfloat16
     max_tokens = 512  # the default of __call__
 
     def check(self, pipeline: Any) -> None:

@@ -15,7 +15,7 @@ from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.testing.own_call import watched
-from tests.support import other_pipelines, pipelines, tier_two_pipelines
+from tests.support import other_pipelines, pipelines, tier_two_flows, tier_two_pipelines
 from tests.support.family_cases import CASES
 from tests.support.other_pipelines import class_unet, flux_transformer
 from tests.support.pipelines import PROMPTS, edit_index, saved
@@ -190,6 +190,13 @@ def qwen_image_that_drops_its_template():
     return pipeline
 
 
+def ovis_image_that_drops_its_template():
+    pipeline = tier_two_flows.tiny_ovis_image()
+    template = pipeline._get_messages([""])[0].split("\n")[0]
+    pipeline.user_prompt_begin_id = len(pipeline.tokenizer(template).input_ids)
+    return pipeline
+
+
 READERS = {  # the tokenizer of the encoder that reads longest, and the tokens it has for a prompt
     "sdxl": (pipelines.tiny_sdxl, "tokenizer", pipelines.MAX_TOKENS - 2),
     "sd3": (other_pipelines.tiny_sd3, "tokenizer_3", 255),
@@ -207,6 +214,7 @@ READERS = {  # the tokenizer of the encoder that reads longest, and the tokens i
     "hunyuan": (tier_two_pipelines.tiny_hunyuan, "tokenizer_2", 255),
     "lumina": (tier_two_pipelines.tiny_lumina, "tokenizer", 93),  # the system prompt takes the rest
     "qwen_image": (qwen_image_that_drops_its_template, "tokenizer", 512),
+    "ovis_image": (ovis_image_that_drops_its_template, "tokenizer", 256),
 }
 
 
