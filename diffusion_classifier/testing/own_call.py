@@ -105,7 +105,7 @@ class FamilySubject(Subject):
             return latents.squeeze(2)
         if latents.ndim == 4:
             return latents
-        given, factor = self.arguments(), self.pipeline.vae_scale_factor
+        given, factor = self.arguments(), self.family.downsampling(self.pipeline)
         return unpack(latents, given["height"] // factor, given["width"] // factor)
 
     def run(self, pipeline: Any, **options: Any) -> None:

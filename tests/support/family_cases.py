@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import diffusers
 import torch
@@ -177,7 +178,12 @@ CASES = {
     "ovis_image": replace(
         FLUX,
         build=tier_two_flows.tiny_ovis_image,
-        image_size=(256, 256),
+        text_encoders=ONE_ENCODER,
+        spread=1e-3,
+    ),
+    "bria": replace(
+        FLUX,
+        build=tier_two_flows.tiny_bria,
         text_encoders=ONE_ENCODER,
         spread=1e-3,
     ),
@@ -215,6 +221,11 @@ def generate(pipeline: Any, labels: list[str], **options: Any) -> None:
     if type(pipeline) is diffusers.HiDreamImagePipeline:
         pipeline.default_sample_size = 8  # it scales all images to the area of such a square
         pipeline(prompt=labels, **options)
+        return
+    if type(pipeline) is diffusers.BriaPipeline:  # it takes no noise levels
+        levels = f"{diffusers.BriaPipeline.__module__}.get_original_sigmas"
+        with patch(levels, return_value=options.pop("sigmas")):
+            pipeline(prompt=labels, **options)
         return
     unet = pipeline.unet  # of DDPM, which gives no labels: they go in underneath
     pipeline.unet = LabelledUNet(unet, torch.tensor([int(label) for label in labels]))

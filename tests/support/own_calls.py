@@ -38,7 +38,11 @@ def options_of(case: Case, pipeline: Any) -> dict[str, Any]:
     scheduler = None
     if case.time_before_shift:
         scheduler = TimesBeforeShift.from_config(pipeline.scheduler.config)
-    wanted = {diffusers.HiDreamImagePipeline, diffusers.DDPMPipeline}
+    wanted = {
+        diffusers.HiDreamImagePipeline,
+        diffusers.BriaPipeline,
+        diffusers.DDPMPipeline,
+    }
     return {
         "images": images_of(case),
         "labels": case.labels,

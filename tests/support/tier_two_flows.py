@@ -8,6 +8,7 @@ import diffusers
 import transformers
 
 from tests.support.language_pipelines import qwen_config, qwen_tokenizer
+from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
 from tests.support.pipelines import autoencoder, built_once, heed_prompts
 
 FLOW_NETWORK = {
@@ -37,3 +38,23 @@ def ovis_image() -> dict[str, Any]:
 def tiny_ovis_image() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     return diffusers.OvisImagePipeline(**ovis_image(), scheduler=scheduler)
+
+
+@built_once
+def bria() -> dict[str, Any]:
+    tokenizer = t5_tokenizer()
+    transformer = diffusers.BriaTransformer2DModel(
+        in_channels=16, joint_attention_dim=32, **FLOW_NETWORK
+    )
+    heed_prompts(transformer, {"add_v_proj": 5.0})
+    return {
+        "tokenizer": tokenizer,
+        "vae": autoencoder(shift_factor=0.1),
+        "text_encoder": t5_text_encoder(tokenizer),
+        "transformer": transformer,
+    }
+
+
+def tiny_bria() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return diffusers.BriaPipeline(**bria(), scheduler=scheduler)

@@ -45,6 +45,9 @@ class Family(ABC):
         Large components that only ``encode_prompts`` uses, so that they may be freed afterwards.
     optional : tuple of str
         Components that a pipeline may lack.
+    always : tuple of str
+        Components that the pipeline's class reads when it is made, so that they are loaded even
+        where only others are wanted.
     other_classes : mapping of str to tuple of str
         Names of classes of diffusers or transformers that a component may have besides those of
         the pipeline's own signature. A folder that names any other class is not loaded.
@@ -65,6 +68,7 @@ class Family(ABC):
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
     text_encoders: tuple[str, ...] = ("text_encoder",)
     optional: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
     other_classes: Mapping[str, tuple[str, ...]] = {
         "vae": ("AutoencoderTiny", "AsymmetricAutoencoderKL", "ConsistencyDecoderVAE")
     }

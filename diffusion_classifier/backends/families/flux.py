@@ -1,10 +1,12 @@
-"""Relatives of Flux: Chroma, Ovis-Image and FLUX.2.
+"""Relatives of Flux: Chroma, Ovis-Image, Bria and FLUX.2.
 
 Chroma (https://huggingface.co/lodestones/Chroma1-HD) is Flux with a mask of the text's padding and
 without a pooled embedding. Ovis-Image (https://github.com/AIDC-AI/Ovis-Image) reads prompts with a
-language model; its tokens have positions. FLUX.2 (https://bfl.ai/blog/flux-2) reads hidden states
-of three layers of a language model. Its autoencoder normalises every channel of every 2 x 2 patch
-by the running mean and variance of a batch normalisation, not by one scale.
+language model; its tokens have positions. Bria (https://huggingface.co/briaai/BRIA-3.2) pads
+prompts with zeros; its time is the noise level times the number of timesteps. FLUX.2
+(https://bfl.ai/blog/flux-2) reads hidden states of three layers of a language model. Its
+autoencoder normalises every channel of every 2 x 2 patch by the running mean and variance of a
+batch normalisation, not by one scale.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import InputValueError
+from ...noise.prediction import PredictionTypeName
 from ..base import Conditioning
-from .base import Family
+from .base import SCHEDULER_TYPES, Family, flow_time
 from .mmdit import PackedFlowFamily, pack, unpack
 from .parts.text import encode_text, most_tokens, warn_truncated
 
@@ -65,6 +69,43 @@ class OvisImage(PackedFlowFamily):
             "img_ids": pipeline._prepare_latent_image_ids(1, height // 2, width // 2, **like),
             "txt_ids": torch.stack([torch.zeros_like(tokens), tokens, tokens], dim=1),
         }
+
+
+class Bria(PackedFlowFamily):
+    """Bria 3.2."""
+
+    pipelines = ("BriaPipeline",)
+    always = ("vae",)
+
+    def prediction_type(self, pipeline: Any) -> PredictionTypeName:
+        kind = pipeline.scheduler.config.get("prediction_type")
+        if kind in SCHEDULER_TYPES:  # the pipeline also samples from networks of older training
+            raise InputValueError(
+                f"the {type(pipeline.scheduler).__name__} says that the network was trained with "
+                f"prediction_type={kind!r}, but only Bria models trained by flow matching are "
+                "supported; if this one was, give it its own scheduler: pipeline.scheduler = "
+                "diffusers.FlowMatchEulerDiscreteScheduler()."
+            )
+        return "flow"
+
+    def downsampling(self, pipeline: Any) -> int:
+        return pipeline.vae_scale_factor // 2  # which counts the patches, too
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
+        states, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
+        return Conditioning(encoder_hidden_states=states)
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        states, (height, width) = condition["encoder_hidden_states"], z.shape[-2:]
+        like = {"device": z.device, "dtype": states.dtype}
+        return {
+            "img_ids": pipeline._prepare_latent_image_ids(1, height // 2, width // 2, **like)[0],
+            "txt_ids": states.new_zeros(states.shape[1], 3),
+        }
+
+    def time(self, pipeline: Any, t: Tensor) -> Tensor:
+        return flow_time(t)
 
 
 class Flux2Klein(PackedFlowFamily):

@@ -84,9 +84,12 @@ class PackedFlowFamily(FlowFamily):
         tensors = {**condition.tensors, **self.positions(pipeline, z, condition)}
         if transformer.config.get("guidance_embeds"):
             tensors["guidance"] = torch.ones(n, device=z.device)
-        time = flow_time(t) / self.n_timesteps(pipeline)
-        packed = call_denoiser(transformer, pack(z), time, tensors)
+        packed = call_denoiser(transformer, pack(z), self.time(pipeline, t), tensors)
         return unpack(packed, height, width)
+
+    def time(self, pipeline: Any, t: Tensor) -> Tensor:
+        """Return the time that the network reads: the noise level."""
+        return flow_time(t) / self.n_timesteps(pipeline)
 
 
 class Flux(PackedFlowFamily):

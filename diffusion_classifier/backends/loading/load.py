@@ -95,7 +95,7 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
     later = family.text_encoders if origin.free_text_encoder and only is None else ()
     parts = [
         name
-        for name in (only or family.components)
+        for name in ((*only, *family.always) if only else family.components)
         if name not in later
         and not (name in family.optional and index.get(name) in (None, [None, None]))
     ]

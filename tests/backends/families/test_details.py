@@ -214,6 +214,7 @@ READERS = {  # the tokenizer of the encoder that reads longest, and the tokens i
     "hunyuan": (tier_two_pipelines.tiny_hunyuan, "tokenizer_2", 255),
     "lumina": (tier_two_pipelines.tiny_lumina, "tokenizer", 93),  # the system prompt takes the rest
     "qwen_image": (qwen_image_that_drops_its_template, "tokenizer", 512),
+    "bria": (tier_two_flows.tiny_bria, "tokenizer", 127),
     "ovis_image": (ovis_image_that_drops_its_template, "tokenizer", 256),
 }
 
@@ -255,6 +256,13 @@ def test_schedulers_of_networks_trained_otherwise_are_refused_without_bad_advice
     with pytest.raises(ValueError, match=r"FlowMatchEuler.*FunctionBackend") as error:
         DiffusersBackend(pipeline)
     assert "DDIM" not in str(error.value)
+
+
+def test_bria_models_that_no_flow_was_trained_for_are_refused():
+    pipeline = tier_two_flows.tiny_bria()
+    pipeline.scheduler = diffusers.DDIMScheduler()
+    with pytest.raises(ValueError, match=r"DDIMScheduler.*'epsilon'.*FlowMatchEuler"):
+        DiffusersBackend(pipeline)
 
 
 TURBO = {  # as their checkpoints have it
