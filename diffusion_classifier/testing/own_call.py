@@ -106,7 +106,8 @@ class FamilySubject(Subject):
         if latents.ndim == 4:
             return latents
         given, factor = self.arguments(), self.family.downsampling(self.pipeline)
-        return unpack(latents, given["height"] // factor, given["width"] // factor)
+        side = self.family.patch_size(self.pipeline)
+        return unpack(latents, given["height"] // factor, given["width"] // factor, side)
 
     def run(self, pipeline: Any, **options: Any) -> None:
         """Generate an image for each label with the pipeline's own ``__call__``."""

@@ -187,6 +187,16 @@ CASES = {
         text_encoders=ONE_ENCODER,
         spread=1e-3,
     ),
+    "bria_fibo": replace(
+        FLUX,
+        build=tier_two_flows.tiny_bria_fibo,
+        latent=(4, 2, 2),
+        call={**PLAIN, "height": 32, "width": 48},
+        image_size=(1024, 1024),
+        pixels=(32, 32),
+        text_encoders=ONE_ENCODER,
+        spread=1e-3,
+    ),
     "edm": replace(XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction"),
     "playground": replace(
         XL,
@@ -226,6 +236,10 @@ def generate(pipeline: Any, labels: list[str], **options: Any) -> None:
         levels = f"{diffusers.BriaPipeline.__module__}.get_original_sigmas"
         with patch(levels, return_value=options.pop("sigmas")):
             pipeline(prompt=labels, **options)
+        return
+    if type(pipeline) is diffusers.BriaFiboPipeline:
+        times = [1000 * sigma for sigma in options.pop("sigmas")]
+        pipeline(prompt=labels, timesteps=times, **options)
         return
     unet = pipeline.unet  # of DDPM, which gives no labels: they go in underneath
     pipeline.unet = LabelledUNet(unet, torch.tensor([int(label) for label in labels]))

@@ -41,6 +41,7 @@ def options_of(case: Case, pipeline: Any) -> dict[str, Any]:
     wanted = {
         diffusers.HiDreamImagePipeline,
         diffusers.BriaPipeline,
+        diffusers.BriaFiboPipeline,
         diffusers.DDPMPipeline,
     }
     return {

@@ -58,3 +58,48 @@ def bria() -> dict[str, Any]:
 def tiny_bria() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     return diffusers.BriaPipeline(**bria(), scheduler=scheduler)
+
+
+@built_once
+def bria_fibo() -> dict[str, Any]:
+    config = transformers.SmolLM3Config(
+        vocab_size=128_001,  # the empty prompt is token 128,000
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        pad_token_id=0,
+        eos_token_id=0,
+    )
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, False, False],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.5, 1.0, 2.0],
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+    )
+    transformer = diffusers.BriaFiboTransformer2DModel(
+        **{**FLOW_NETWORK, "num_layers": 2, "num_single_layers": 2},  # more than layers of text
+        in_channels=4,
+        joint_attention_dim=16,
+        text_encoder_dim=8,
+    )
+    heed_prompts(transformer, {"add_v_proj": 5.0})
+    return {
+        "tokenizer": qwen_tokenizer(),
+        "vae": vae,
+        "text_encoder": transformers.SmolLM3ForCausalLM(config),
+        "transformer": transformer,
+    }
+
+
+def tiny_bria_fibo() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return diffusers.BriaFiboPipeline(**bria_fibo(), scheduler=scheduler)

@@ -80,7 +80,10 @@ class Family(ABC):
 
     def check(self, pipeline: Any) -> None:
         """Raise InputValueError if the denoiser needs inputs that this family does not supply."""
-        wanted, given = self.latent_channels(pipeline), pipeline.vae.config.latent_channels
+        config = pipeline.vae.config
+        wanted, given = self.latent_channels(pipeline), config.get("z_dim")  # of films
+        if given is None:
+            given = config.latent_channels
         if wanted != given:
             raise InputValueError(
                 f"the {self.denoiser} takes {wanted} channels and the autoencoder gives {given}: "

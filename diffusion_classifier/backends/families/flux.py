@@ -21,8 +21,9 @@ from ...errors import InputValueError
 from ...noise.prediction import PredictionTypeName
 from ..base import Conditioning
 from .base import SCHEDULER_TYPES, Family, flow_time
-from .mmdit import PackedFlowFamily, pack, unpack
-from .parts.text import encode_text, most_tokens, warn_truncated
+from .mmdit import PackedFlowFamily, UnmaskedFlowFamily, pack, unpack
+from .parts.autoencoder import mode_of_film
+from .parts.text import encode_text, most_tokens, ragged, warn_truncated
 
 
 class Chroma(PackedFlowFamily):
@@ -102,6 +103,45 @@ class Bria(PackedFlowFamily):
         return {
             "img_ids": pipeline._prepare_latent_image_ids(1, height // 2, width // 2, **like)[0],
             "txt_ids": states.new_zeros(states.shape[1], 3),
+        }
+
+    def time(self, pipeline: Any, t: Tensor) -> Tensor:
+        return flow_time(t)
+
+
+class BriaFibo(UnmaskedFlowFamily):
+    """Bria FIBO, trained on long captions in JSON. It reads all layers of a language model."""
+
+    pipelines = ("BriaFiboPipeline",)
+
+    def patch_size(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.patch_size
+
+    def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
+        return mode_of_film(vae, images)
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
+        states = []
+        for prompt in prompts:
+            *_, layers, _ = encode_text(pipeline, [prompt], guidance_scale=1.0)
+            states.append(torch.cat(layers[-self.n_blocks(pipeline) :]).transpose(0, 1))
+        return ragged(states)
+
+    def n_blocks(self, pipeline: Any) -> int:
+        """Return the number of blocks of the network, each of which reads a layer."""
+        config = pipeline.transformer.config
+        return config.num_layers + config.num_single_layers
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        layers, (height, width) = condition["encoder_hidden_states"], z.shape[-2:]  # [R, n, L, D]
+        like = {"device": z.device, "dtype": layers.dtype}
+        each = list(layers.unbind(2))
+        return {
+            "encoder_hidden_states": torch.cat([each[-1], each[-2]], dim=-1),
+            "text_encoder_layers": each + each[-1:] * (self.n_blocks(pipeline) - len(each)),
+            "img_ids": pipeline._prepare_latent_image_ids(1, height, width, **like),
+            "txt_ids": layers.new_zeros(layers.shape[1], 3),
         }
 
     def time(self, pipeline: Any, t: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputValueError
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
-from .parts.text import encode_text, most_tokens, warn_truncated
+from .parts.autoencoder import mode_of_film
+from .parts.text import encode_text, most_tokens, rows_of_each_length, warn_truncated
 
 
 class StableDiffusion3(FlowFamily):
@@ -55,7 +55,7 @@ class StableDiffusion3(FlowFamily):
 
 
 class PackedFlowFamily(FlowFamily):
-    """Adapter for flow transformers that read a latent as a sequence of 2 x 2 patches.
+    """Adapter for flow transformers that read a latent as a sequence of patches.
 
     Some were distilled to imitate guidance of a given scale. We pass 1, at which guidance has no
     effect, because errors must be those of the plain conditional prediction: under stronger
@@ -65,7 +65,7 @@ class PackedFlowFamily(FlowFamily):
     half_dtype = torch.bfloat16
 
     def latent_channels(self, pipeline: Any) -> int:
-        return pipeline.transformer.config.in_channels // 4
+        return pipeline.transformer.config.in_channels // self.patch_size(pipeline) ** 2
 
     def patch_size(self, pipeline: Any) -> int:
         return 2
@@ -79,17 +79,31 @@ class PackedFlowFamily(FlowFamily):
         """Return arguments that give the positions of patches and tokens, or mask padding."""
 
     def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
-        transformer = pipeline.transformer
+        transformer, side = pipeline.transformer, self.patch_size(pipeline)
         n, _, height, width = z.shape
         tensors = {**condition.tensors, **self.positions(pipeline, z, condition)}
         if transformer.config.get("guidance_embeds"):
             tensors["guidance"] = torch.ones(n, device=z.device)
-        packed = call_denoiser(transformer, pack(z), self.time(pipeline, t), tensors)
-        return unpack(packed, height, width)
+        packed = call_denoiser(transformer, pack(z, side), self.time(pipeline, t), tensors)
+        return unpack(packed, height, width, side)
 
     def time(self, pipeline: Any, t: Tensor) -> Tensor:
         """Return the time that the network reads: the noise level."""
         return flow_time(t) / self.n_timesteps(pipeline)
+
+
+class UnmaskedFlowFamily(PackedFlowFamily):
+    """Adapter for those that attend to all tokens of text, whose padding would change answers.
+
+    Conditions are ``ragged``. Rows of the same number of tokens share a call of the network.
+    """
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        output = torch.empty_like(z, dtype=torch.float32)
+        for length, rows in rows_of_each_length(condition):
+            states = Conditioning(encoder_hidden_states=condition["states"][rows, :length])
+            output[rows] = super().forward(pipeline, z[rows], t[rows], states).float()
+        return output
 
 
 class Flux(PackedFlowFamily):
@@ -139,17 +153,8 @@ class QwenImage(PackedFlowFamily):
     pipelines = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
     max_tokens = 512  # the default of __call__
 
-    def check(self, pipeline: Any) -> None:
-        channels, latent = pipeline.transformer.config.in_channels, pipeline.vae.config.z_dim
-        if channels != 4 * latent:
-            raise InputValueError(
-                f"the transformer takes {channels} channels, not 4 times the autoencoder's "
-                f"{latent}; use the text-to-image model."
-            )
-
     def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
-        video = images.unsqueeze(2)  # of one frame
-        return vae.encode(video).latent_dist.mode()[:, :, 0]
+        return mode_of_film(vae, images)
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
         warn_truncated(pipeline.tokenizer, prompts, self.max_tokens)
@@ -174,8 +179,8 @@ def text_and_pooled(pipeline: Any, embeddings: Tensor, pooled: Tensor) -> Condit
     )
 
 
-def pack(z: Tensor) -> Tensor:
-    """Rearrange latents [R, C, H, W] as a sequence [R, H/2 * W/2, 4 C] of 2 x 2 patches.
+def pack(z: Tensor, side: int = 2) -> Tensor:
+    """Rearrange latents [R, C, H, W] as a sequence of patches [R, H/side * W/side, C * side^2].
 
     Examples
     --------
@@ -185,11 +190,11 @@ def pack(z: Tensor) -> Tensor:
     >>> torch.equal(unpack(pack(z), 2, 4), z)
     True
     """
-    patches = z.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    patches = z.unflatten(3, (-1, side)).unflatten(2, (-1, side))
     return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-def unpack(sequence: Tensor, height: int, width: int) -> Tensor:
+def unpack(sequence: Tensor, height: int, width: int, side: int = 2) -> Tensor:
     """Undo ``pack`` and return latents [R, C, height, width]."""
-    patches = sequence.unflatten(2, (-1, 2, 2)).unflatten(1, (height // 2, width // 2))
+    patches = sequence.unflatten(2, (-1, side, side)).unflatten(1, (height // side, width // side))
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)

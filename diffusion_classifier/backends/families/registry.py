@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import InputTypeError, InputValueError
 from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
-from .flux import Bria, Chroma, Flux2, Flux2Klein, OvisImage
+from .flux import Bria, BriaFibo, Chroma, Flux2, Flux2Klein, OvisImage
 from .language import CogView4, HiDream, ZImage
 from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
@@ -40,6 +40,7 @@ FAMILIES: list[Family] = [
     HiDream(),
     OvisImage(),
     Bria(),
+    BriaFibo(),
 ]
 
 

@@ -265,6 +265,18 @@ def test_bria_models_that_no_flow_was_trained_for_are_refused():
         DiffusersBackend(pipeline)
 
 
+def test_the_empty_prompt_of_fibo_is_one_token_whatever_is_encoded_beside_it():
+    backend = DiffusersBackend(tier_two_flows.tiny_bria_fibo())
+    beside, alone = (
+        backend.encode_classes(PROMPTS[:1], ["a cat"]),
+        backend.encode_classes([0], [""]),
+    )
+    both = backend.encode_classes([0, 1], ["", "a cat"])
+    assert both["n_tokens"].tolist() == [1, 5]
+    assert torch.equal(both["states"][0, :1], alone["states"][0])
+    assert torch.equal(both["states"][1], beside["states"][0])
+
+
 TURBO = {  # as their checkpoints have it
     "sd_turbo": (pipelines.tiny_sd, diffusers.EulerDiscreteScheduler),
     "sdxl_turbo": (pipelines.tiny_sdxl, diffusers.EulerAncestralDiscreteScheduler),

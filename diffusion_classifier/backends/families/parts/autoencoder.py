@@ -60,6 +60,11 @@ def mode(encoded: Any) -> Tensor:
     return encoded.latent_dist.mode()
 
 
+def mode_of_film(vae: Any, images: Tensor) -> Tensor:
+    """Return the mode of the posterior of an autoencoder of films, given one frame each."""
+    return mode(vae.encode(images.unsqueeze(2)))[:, :, 0]
+
+
 def check_scaling(vae: Any) -> None:
     """Raise an InputValueError if the configuration's shift or scale of latents is unusable."""
     for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
