@@ -62,8 +62,9 @@ def tiny_bria() -> Any:
 
 @built_once
 def bria_fibo() -> dict[str, Any]:
+    tokenizer = qwen_tokenizer()
     config = transformers.SmolLM3Config(
-        vocab_size=128_001,  # the empty prompt is token 128,000
+        vocab_size=len(tokenizer),
         hidden_size=8,
         intermediate_size=8,
         num_hidden_layers=2,
@@ -93,7 +94,7 @@ def bria_fibo() -> dict[str, Any]:
     )
     heed_prompts(transformer, {"add_v_proj": 5.0})
     return {
-        "tokenizer": qwen_tokenizer(),
+        "tokenizer": tokenizer,
         "vae": vae,
         "text_encoder": transformers.SmolLM3ForCausalLM(config),
         "transformer": transformer,

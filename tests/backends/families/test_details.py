@@ -266,7 +266,9 @@ def test_bria_models_that_no_flow_was_trained_for_are_refused():
 
 
 def test_the_empty_prompt_of_fibo_is_one_token_whatever_is_encoded_beside_it():
-    backend = DiffusersBackend(tier_two_flows.tiny_bria_fibo())
+    pipeline = tier_two_flows.tiny_bria_fibo()
+    pipeline.text_encoder.resize_token_embeddings(128_001)  # the last is the empty prompt's
+    backend = DiffusersBackend(pipeline)
     beside, alone = (
         backend.encode_classes(PROMPTS[:1], ["a cat"]),
         backend.encode_classes([0], [""]),
