@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -179,9 +180,10 @@ class Predictor:
             skipped.update({i: unproposed[i] for i in unproposed.keys() - skipped.keys()})
             if candidates is not None:
                 among = read_candidates(candidates, self.setup.classes, n_images)
-            most = self.max_evaluations(tape, among)
+            # Makes all rounds of the tape, of which most races need few: only if somebody asks.
+            most = cache(partial(self.max_evaluations, tape, among))
             progress = stack.enter_context(Progress(n_images, most, self.verbose))
-            begun = RaceStart(n_images, self.setup.classes, most)
+            begun = RaceStart(n_images, self.setup.classes, most() if self.callbacks else 0)
             watch = stack.enter_context(watched(self.callbacks, begun, skipped))
             memory = stack.enter_context(self._memory(tape, key))
             source: ErrorSource

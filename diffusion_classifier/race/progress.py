@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import current_process
 from typing import Any, Literal
 
@@ -27,8 +27,8 @@ class Progress:
     Parameters
     ----------
     n_images : int
-    max_evaluations : int
-        Maximum number of evaluations per image.
+    max_evaluations : callable
+        Returns the maximum number of evaluations per image; called only if progress is shown.
     verbose : "auto", bool or int
         0 is silent. 1 shows a bar in a terminal or notebook, and elsewhere, as in a log, one line
         per tenth of the work. "auto" shows a bar only in a terminal or notebook, in the main
@@ -40,7 +40,9 @@ class Progress:
         If ``verbose`` is not one of these.
     """
 
-    def __init__(self, n_images: int, max_evaluations: int, verbose: Verbosity) -> None:
+    def __init__(
+        self, n_images: int, max_evaluations: Callable[[], int], verbose: Verbosity
+    ) -> None:
         automatic = isinstance(verbose, str) and verbose == "auto"
         if not (automatic or (isinstance(verbose, int | np.integer | np.bool_) and verbose >= 0)):
             raise InputValueError(
@@ -52,7 +54,7 @@ class Progress:
         self._bar: Any = None
         if is_watched() if automatic else verbose:
             make = _make_bar if is_interactive() else _Lines
-            self._bar = make(n_images * max_evaluations, delay=1 if automatic else 0)
+            self._bar = make(n_images * max_evaluations(), delay=1 if automatic else 0)
 
     @property
     def is_shown(self) -> bool:
@@ -62,7 +64,7 @@ class Progress:
     @property
     def total(self) -> int:
         """Expected number of all evaluations, recorded ones excepted."""
-        most = self._n_images * self._max_evaluations
+        most = self._n_images * self._max_evaluations()
         if self._n_decided:
             mean = self._n_of_decided / self._n_decided
             most = min(most, round(mean * self._n_images))

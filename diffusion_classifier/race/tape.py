@@ -31,7 +31,8 @@ class DrawTape:
         self._max_draws = max_draws
         self._rounds: list[Draws] = []
         self.n_draws = 0
-        # Joined once per round and not at every look, of which each image has many.
+        self._n_joined = 0
+        # Joined once per number of rounds and not at every look, of which each image has many.
         self._timesteps = torch.empty(0, dtype=torch.int64)
         self._density = torch.empty(0, dtype=torch.float64)
         self._round_of = torch.empty(0, dtype=torch.int64)
@@ -51,12 +52,20 @@ class DrawTape:
         return self._rounds[number]
 
     def _append(self, draws: Draws) -> None:
-        number = torch.full((len(draws),), len(self._rounds))
-        self._timesteps = torch.cat([self._timesteps, draws.timesteps])
-        self._density = torch.cat([self._density, draws.density])
-        self._round_of = torch.cat([self._round_of, number])
         self._rounds.append(draws)
         self.n_draws += len(draws)
+
+    def _join(self) -> None:
+        """Join the rounds that were taken since the last time."""
+        new = self._rounds[self._n_joined :]
+        if not new:
+            return
+        sizes = torch.tensor([len(draws) for draws in new])
+        number = torch.arange(self._n_joined, len(self._rounds)).repeat_interleave(sizes)
+        self._timesteps = torch.cat([self._timesteps, *(draws.timesteps for draws in new)])
+        self._density = torch.cat([self._density, *(draws.density for draws in new)])
+        self._round_of = torch.cat([self._round_of, number])
+        self._n_joined = len(self._rounds)
 
     def __iter__(self) -> Iterator[Draws]:
         """Iterate over the rounds."""
@@ -97,14 +106,17 @@ class DrawTape:
     @property
     def timesteps(self) -> Tensor:
         """Timesteps of the rounds taken so far, [J]."""
+        self._join()
         return self._timesteps
 
     @property
     def density(self) -> Tensor:
         """Proposal densities of the rounds taken so far, [J]."""
+        self._join()
         return self._density
 
     @property
     def round_of(self) -> Tensor:
         """The round of each draw taken so far, [J]."""
+        self._join()
         return self._round_of

@@ -53,7 +53,7 @@ def test_the_bar_counts_evaluations_and_images(monkeypatch):
 
 def test_the_total_is_estimated_from_the_races_that_ended(monkeypatch):
     terminal = make_terminal(monkeypatch)
-    with Progress(4, 10, 1) as progress:
+    with Progress(4, lambda: 10, 1) as progress:
         progress.add_evaluations(10)
         assert (progress.n_evaluations, progress.total) == (10, 40)
         list(progress.count([ended(0, 3)]))  # 6 evaluations instead of 10
@@ -69,7 +69,7 @@ def test_the_total_is_estimated_from_the_races_that_ended(monkeypatch):
 
 
 def test_a_log_has_one_line_per_tenth_of_the_work(capsys):
-    with Progress(100, 40, 1) as progress:  # races end after a tenth of the budget
+    with Progress(100, lambda: 40, 1) as progress:  # races end after a tenth of the budget
         for image in range(100):
             progress.add_evaluations(4)
             list(progress.count([ended(image, 2)]))
@@ -84,7 +84,7 @@ def test_a_log_has_one_line_per_tenth_of_the_work(capsys):
 
 
 def test_a_log_tells_how_far_an_interrupted_run_came(capsys):
-    with pytest.raises(KeyboardInterrupt), Progress(10, 10, True) as progress:
+    with pytest.raises(KeyboardInterrupt), Progress(10, lambda: 10, True) as progress:
         progress.add_evaluations(25)
         raise KeyboardInterrupt
     assert "25/100 evaluations" in capsys.readouterr().err
@@ -106,10 +106,10 @@ def test_nothing_is_printed_when_silent_or_not_watched(capsys, verbose):
 def test_the_default_shows_a_bar_in_a_terminal_only(monkeypatch):
     assert DiffusionClassifier().verbose == "auto"
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert not is_watched() and not Progress(2, 3, "auto").is_shown
+    assert not is_watched() and not Progress(2, lambda: 3, "auto").is_shown
     monkeypatch.setattr(sys, "stderr", Terminal())
-    assert is_watched() and Progress(2, 3, "auto").is_shown
-    assert not Progress(2, 3, 0).is_shown
+    assert is_watched() and Progress(2, lambda: 3, "auto").is_shown
+    assert not Progress(2, lambda: 3, 0).is_shown
 
 
 def test_short_work_shows_no_bar_by_default(monkeypatch):

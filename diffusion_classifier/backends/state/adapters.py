@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .weights import WeightSample
+from .weights import WeightSample, walk
 
 
 class Adapters(NamedTuple):
@@ -35,7 +35,7 @@ class Adapters(NamedTuple):
         """Find the adapters of a network."""
         layers: dict[str, Any] = {
             path: module
-            for path, module in network.named_modules()
+            for path, module in walk(network)
             if "base_layer" in module._modules and hasattr(module, "adapter_layer_names")
         }
         if not layers:  # diffusers keeps the names of other kinds of adapters here

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...errors import InputValueError
+from .weights import walk
 
 # Modules of diffusers.hooks whose hooks say where and in which dtype a network computes.
 PLACEMENT = (
@@ -41,7 +42,7 @@ def check_usable(name: str, network: nn.Module) -> None:
     if getattr(network, "is_cache_enabled", False):
         kind = type(getattr(network, "_cache_config", None)).__name__
         _refuse_cache(name, kind, f"pipeline.{name}.disable_cache()")
-    for module in network.modules():
+    for _, module in walk(network):
         for hook_name, hook in _hooks(module).items():
             if hook._is_stateful:
                 _refuse_cache(
@@ -67,15 +68,13 @@ def check_usable(name: str, network: nn.Module) -> None:
 def other_settings(network: nn.Module) -> list[str]:
     """Describe what else changes a network's output: skipped layers and other hooks, FreeU."""
     found = set()
-    for module in network.modules():
-        found |= {
-            f"hook {hook_name}"
-            for hook_name, hook in _hooks(module).items()
-            if type(hook).__module__.rpartition(".")[2] not in PLACEMENT
-        }
-        freeu = [vars(module).get(name) for name in ("s1", "s2", "b1", "b2")]
-        if None not in freeu:
-            found.add(f"FreeU {freeu}")
+    for _, module in walk(network):
+        for hook_name, hook in _hooks(module).items():
+            if type(hook).__module__.rpartition(".")[2] not in PLACEMENT:
+                found.add(f"hook {hook_name}")
+        if "s1" in vars(module):
+            freeu = [vars(module).get(name) for name in ("s1", "s2", "b1", "b2")]
+            found |= set() if None in freeu else {f"FreeU {freeu}"}
     return sorted(found)
 
 

@@ -104,19 +104,44 @@ def first_seen(network: nn.Module) -> WeightSample:
     return _FIRST_SEEN[network]
 
 
-def own_weights(network: nn.Module, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def own_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield a network's parameters without those of its adapters, by the names without adapters."""
-    for name, parameter in network._parameters.items():
-        if parameter is not None:
-            yield path + name, parameter
-    for name in WRAPPERS:
-        wrapped = network._modules.get(name)
-        if wrapped is not None:
-            yield from own_weights(wrapped, path)
-            return
-    for name, child in network._modules.items():
-        if child is not None:
-            yield from own_weights(child, f"{path}{name}.")
+    left = [("", network)]
+    while left:
+        path, module = left.pop()
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield path + name, parameter
+        modules = module._modules
+        wrapped = [part for name in WRAPPERS if (part := modules.get(name)) is not None]
+        if wrapped:
+            left.append((path, wrapped[0]))
+        else:
+            left += [
+                (f"{path}{name}.", child)
+                for name, child in reversed(modules.items())
+                if child is not None
+            ]
+
+
+def walk(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return all modules of a network and their names, as ``named_modules`` but faster.
+
+    A network is walked at every prediction, to see whether it changed.
+    """
+    found: dict[nn.Module, str] = {}
+    left = [("", network)]
+    while left:
+        path, module = left.pop()
+        if module not in found:
+            found[module] = path
+            start = path + "." if path else ""
+            left += [
+                (start + name, child)
+                for name, child in reversed(module._modules.items())
+                if child is not None
+            ]
+    return [(path, module) for module, path in found.items()]
 
 
 def _is_plain(tensor: Tensor) -> bool:
