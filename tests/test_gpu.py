@@ -94,6 +94,41 @@ def test_a_small_memory_is_enough(scenes):
     np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-4)
 
 
+def test_batches_are_sized_by_the_memory_that_is_left(scenes, monkeypatch):
+    """The first prediction measures two short batches; a second neither measures nor fails."""
+    clf = digits("cuda", pruner=NoPruning(8))
+    torch.cuda.reset_peak_memory_stats()
+    expected = clf.errors(scenes.images[:8])
+    needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+    clear_model_cache()
+    clf = digits("cuda", pruner=NoPruning(8))
+    forward, rows, failed = clf.backend_.forward, [], []
+
+    def noted(z, t, condition):
+        rows.append(len(z))
+        try:
+            return forward(z, t, condition)
+        except torch.OutOfMemoryError:
+            failed.append(len(z))
+            raise
+
+    monkeypatch.setattr(clf.backend_, "forward", noted)
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    allowed = torch.cuda.memory_allocated() + 0.6 * needed
+    torch.cuda.set_per_process_memory_fraction(allowed / total)
+    try:
+        clf.errors(scenes.images[:8])
+        assert rows[0] < rows[1] and max(rows) < 400  # of 640, in about two batches if all fit
+        rows.clear(), failed.clear()
+        found = clf.errors(scenes.images[:8])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert not failed and min(rows[:2]) > 32
+    np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-4)
+
+
 def test_a_second_prediction_leaves_no_memory_behind(scenes):
     clf = digits("cuda")
     clf.predict(scenes.images[:4])

@@ -197,6 +197,17 @@ CASES = {
         text_encoders=ONE_ENCODER,
         spread=1e-3,
     ),
+    "qwen_image_21": replace(
+        FLUX,
+        build=tier_two_flows.tiny_qwen_image_21,
+        latent=(4, 2, 2),
+        call={**PLAIN, "height": 32, "width": 96, "use_kv_cache": False},
+        image_size=(1024, 1024),
+        labels=("a cat", "a dog", "a hen", "a bee"),  # it answers for the longest of a call
+        pixels=(32, 32),
+        text_encoders=ONE_ENCODER,
+        spread=1e-3,
+    ),
     "edm": replace(XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction"),
     "playground": replace(
         XL,

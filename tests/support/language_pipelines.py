@@ -22,6 +22,7 @@ CHAT = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}me {% endif %}"
 )
+CHAT_OF_PARTS = CHAT.replace("message['content']", "message['content'][0]['text']")
 ATTENTION = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -117,10 +118,7 @@ def tiny_flux2_klein() -> Any:
 def flux2_tokenizer() -> Any:
     """In place of the processor of FLUX.2 dev, which needs torchvision: its texts' tokenizer."""
     tokenizer = qwen_tokenizer()
-    content = "{{ message['role'] }} {{ message['content'][0]['text'] }}"
-    tokenizer.chat_template = CHAT.replace(
-        "{{ message['role'] }} {{ message['content'] }}", content
-    )
+    tokenizer.chat_template = CHAT_OF_PARTS
     return tokenizer
 
 

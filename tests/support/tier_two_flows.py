@@ -7,7 +7,12 @@ from typing import Any
 import diffusers
 import transformers
 
-from tests.support.language_pipelines import qwen_config, qwen_tokenizer
+from tests.support.language_pipelines import (
+    ATTENTION,
+    CHAT_OF_PARTS,
+    qwen_config,
+    qwen_tokenizer,
+)
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
 from tests.support.pipelines import autoencoder, built_once, heed_prompts
 
@@ -104,3 +109,63 @@ def bria_fibo() -> dict[str, Any]:
 def tiny_bria_fibo() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     return diffusers.BriaFiboPipeline(**bria_fibo(), scheduler=scheduler)
+
+
+class TextProcessor(transformers.Qwen3VLProcessor):
+    """Qwen3-VL's processor of texts alone: images and films need torchvision."""
+
+    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token_id = self.video_token_id = None
+        transformers.ProcessorMixin.__init__(self, tokenizer, chat_template=chat_template)
+
+
+@built_once
+def qwen_image_21() -> dict[str, Any]:
+    tokenizer = qwen_tokenizer()
+    tokenizer.add_tokens(["<|image_pad|>", "<|im_start|>", "<|im_end|>"], special_tokens=True)
+    config = transformers.Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "num_hidden_layers": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]},
+            **ATTENTION,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "deepstack_visual_indexes": [],
+        },
+    )
+    vae = diffusers.AutoencoderKLQwenImage21(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False] * 4,
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.5, 1.0, 2.0],
+    )
+    transformer = diffusers.QwenImage21Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        context_in_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return {
+        "processor": TextProcessor(tokenizer, chat_template=CHAT_OF_PARTS),
+        "vae": vae,
+        "text_encoder": transformers.Qwen3VLForConditionalGeneration(config),
+        "transformer": transformer,
+    }
+
+
+def tiny_qwen_image_21() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    return diffusers.QwenImage21Pipeline(**qwen_image_21(), scheduler=scheduler)

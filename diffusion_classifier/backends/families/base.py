@@ -154,9 +154,13 @@ class Family(ABC):
         """Return the side, in latent pixels, of the denoiser's patches."""
         return getattr(pipeline, self.denoiser).config.get("patch_size", 1)
 
+    def divisor(self, pipeline: Any) -> int:
+        """Return what divides the sides of images, whose latents are whole patches."""
+        return self.downsampling(pipeline) * self.patch_size(pipeline)
+
     def check_sides(self, pipeline: Any, images: Tensor) -> None:
         """Raise InputValueError if the latents of images do not divide into whole patches."""
-        factor = self.downsampling(pipeline) * self.patch_size(pipeline)
+        factor = self.divisor(pipeline)
         if any(side % factor for side in images.shape[-2:]):
             raise InputValueError(
                 f"images are {images.shape[-2]} x {images.shape[-1]} pixels, but this model "

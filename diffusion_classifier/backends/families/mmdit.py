@@ -8,6 +8,7 @@ velocity ``eps - x``. Its time is the noise level ``sigma`` times the number of 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
 from .parts.autoencoder import mode_of_film
-from .parts.text import encode_text, most_tokens, rows_of_each_length, warn_truncated
+from .parts.text import encode_text, most_tokens, ragged, rows_of_each_length, warn_truncated
 
 
 class StableDiffusion3(FlowFamily):
@@ -169,6 +170,47 @@ class QwenImage(PackedFlowFamily):
     def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
         n, _, height, width = z.shape
         return {"img_shapes": [[(1, height // 2, width // 2)]] * n}
+
+
+class QwenImage21(UnmaskedFlowFamily):
+    """Qwen-Image 2.1, whose autoencoder also reads how opaque an image is.
+
+    The place of the image among the tokens follows the text and its padding.
+    """
+
+    pipelines = ("QwenImage21Pipeline",)
+    components = ("vae", "text_encoder", "processor", "transformer", "scheduler")
+    other_classes: Mapping[str, tuple[str, ...]] = {
+        **FlowFamily.other_classes,
+        "processor": ("Qwen3VLProcessor",),
+    }
+    always = ("processor",)
+
+    def patch_size(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.patch_size
+
+    def divisor(self, pipeline: Any) -> int:
+        return 2 * super().divisor(pipeline)  # the text has a slot for 2 x 2 patches
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = signature(pipeline.__call__).parameters["output_resolution"].default
+        return side, side
+
+    def posterior_mode(self, vae: Any, images: Tensor) -> Tensor:
+        return mode_of_film(vae, torch.cat([images, torch.ones_like(images[:, :1])], dim=1))
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        states = [encode_text(pipeline, [prompt])[0][0] for prompt in prompts]
+        return ragged([part.to(pipeline.transformer.dtype) for part in states])
+
+    def positions(self, pipeline: Any, z: Tensor, condition: Conditioning) -> dict[str, Any]:
+        n, _, height, width = z.shape
+        slots = torch.arange(condition["encoder_hidden_states"].shape[1] + height * width // 4)
+        of_image = slots >= condition["encoder_hidden_states"].shape[1]
+        return {
+            "img_shapes": [[(1, height, width)]] * n,
+            "img_mask": of_image.to(z.device).expand(n, -1),
+        }
 
 
 def text_and_pooled(pipeline: Any, embeddings: Tensor, pooled: Tensor) -> Conditioning:

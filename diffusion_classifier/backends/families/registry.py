@@ -13,7 +13,7 @@ from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
 from .flux import Bria, BriaFibo, Chroma, Flux2, Flux2Klein, OvisImage
 from .language import CogView4, HiDream, ZImage
-from .mmdit import AuraFlow, Flux, QwenImage, StableDiffusion3
+from .mmdit import AuraFlow, Flux, QwenImage, QwenImage21, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .refused import reason
 from .unet import StableDiffusion, StableDiffusionXL
@@ -41,6 +41,7 @@ FAMILIES: list[Family] = [
     OvisImage(),
     Bria(),
     BriaFibo(),
+    QwenImage21(),
 ]
 
 
