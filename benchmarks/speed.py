@@ -195,8 +195,8 @@ worst case. CPU seconds per image beyond the network.
 ## How full batches are
 
 Mean rows of a call over the {batch} of a full batch, up to nine tenths of all rows;
-`max_draws=60`, latents of 4 x 8 x 8. With ten classes and 64 images, 51 images fill a step; the 13 that are left run
-at the end, in batches of 87 rows.
+`max_draws=60`, latents of 4 x 8 x 8. With ten classes and 64 images, 51 images fill a step; the 13
+that are left run at the end, in batches of 87 rows.
 
 {full}
 """
