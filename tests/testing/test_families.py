@@ -33,6 +33,11 @@ class WrongSign(StableDiffusion):
         return -super().forward(pipeline, z, t, condition)
 
 
+class FlowOfWrongSign(StableDiffusion3):
+    def forward(self, pipeline, z, t, condition):
+        return -super().forward(pipeline, z, t, condition)
+
+
 class Unscaled(StableDiffusion):
     def encode_images(self, pipeline, images):
         return super().encode_images(pipeline, images) / pipeline.vae.config.scaling_factor
@@ -108,6 +113,7 @@ def test_a_fault_fails_its_own_check_and_no_other(name):
         ("cogview4", PaddedTogether, "^check_company: errors of 'a cat' .* encode prompts one"),
         ("sd", TwoImagesPerPrompt, "^check_conditions: .* 8 conditions for 4 .*per_prompt=1"),
         ("z_image", WithoutSize, "^check_sizes: .*sample_size.*return what the pipeline's own"),
+        ("sd3", FlowOfWrongSign, "^check_own_errors: .* the sign or time of forward"),
         ("deepfloyd", OddSides, "^check_sizes: images of 5 x 7 pixels .* patch_size is 1"),
     ],
 )  # fmt: skip
