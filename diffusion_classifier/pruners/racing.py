@@ -238,19 +238,27 @@ class RacingPruner(BuiltInPruner):
         rivals = rivals & (sums.squares > 0)
         n_draws = sums.n * rounds.first_size
         if learned:
-            variance = torch.tensor(self.deviation_**2)
-            nu = torch.tensor(self.prior_rounds_)
-            ready = known_enough(sums.n, nu)
+            ready = known_enough(sums.n, torch.tensor(self.prior_rounds_))
         else:
-            variance, nu = prior_of_rivals(sums, rivals, self.prior_rounds)
             ready = self._seen(n_draws * rivals.sum(1, keepdim=True), _RARE)
             ready = ready & (sums.n >= LEAST_DIFFERENCES)
         if self.robust:
             ready = ready & self._seen(n_draws, _RARE_IF_ROBUST)
+        # Most looks drop nobody. They are over as soon as that is sure.
+        worse = rivals & ready & (sums.total > 0)
+        if not worse.any():
+            return worse
+        if learned:
+            variance, nu = torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
+        else:
+            variance, nu = prior_of_rivals(sums, rivals, self.prior_rounds)
         test = RoundTest(self._test_alpha(screens), self.tuned_round)
+        worse &= test.rejects(sums.n, sums.total, sums.squares, variance, nu)
+        if not worse.any():
+            return worse
         unknown = (1 - nu / max(self.prior_rounds, 1e-12)).clamp(min=0)
-        total = sums.total - unknown * test.skewness_correction(sums, variance, nu)
-        return test.rejects(sums.n, total, sums.squares, variance, nu) & rivals & ready
+        total = sums.total - unknown * test.skewness_correction(sums, variance, nu)  # never more
+        return worse & test.rejects(sums.n, total, sums.squares, variance, nu)
 
     def _may_screen(self, n_prompts: int) -> bool:
         """Return whether races of this many prompts are screened after the first round."""
