@@ -201,7 +201,7 @@ CASES = {
         FLUX,
         build=tier_two_flows.tiny_qwen_image_21,
         latent=(4, 2, 2),
-        call={**PLAIN, "height": 32, "width": 96, "use_kv_cache": False},
+        call={"output_type": "pt", "height": 32, "width": 96, "use_kv_cache": False},
         image_size=(1024, 1024),
         labels=("a cat", "a dog", "a hen", "a bee"),  # it answers for the longest of a call
         pixels=(32, 32),

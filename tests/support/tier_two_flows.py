@@ -111,18 +111,27 @@ def tiny_bria_fibo() -> Any:
     return diffusers.BriaFiboPipeline(**bria_fibo(), scheduler=scheduler)
 
 
-class TextProcessor(transformers.Qwen3VLProcessor):
-    """Qwen3-VL's processor of texts alone: images and films need torchvision."""
+MEDIA = ["<|image_pad|>", "<|video_pad|>"]
+
+
+class Qwen3VLProcessor(transformers.Qwen3VLProcessor):
+    """The half for texts of Qwen3-VL's processor: its half for films needs torchvision."""
+
+    __module__ = transformers.Qwen3VLProcessor.__module__  # as folders name it
 
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        self.image_token_id = self.video_token_id = None
+        self.image_token, self.video_token = MEDIA
+        self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(MEDIA)
         transformers.ProcessorMixin.__init__(self, tokenizer, chat_template=chat_template)
+
+
+transformers.Qwen3VLProcessor = Qwen3VLProcessor
 
 
 @built_once
 def qwen_image_21() -> dict[str, Any]:
     tokenizer = qwen_tokenizer()
-    tokenizer.add_tokens(["<|image_pad|>", "<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.add_tokens([*MEDIA, "<|im_start|>", "<|im_end|>"], special_tokens=True)
     config = transformers.Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -159,7 +168,7 @@ def qwen_image_21() -> dict[str, Any]:
         axes_dims_rope=(4, 4, 8),
     )
     return {
-        "processor": TextProcessor(tokenizer, chat_template=CHAT_OF_PARTS),
+        "processor": Qwen3VLProcessor(tokenizer, chat_template=CHAT_OF_PARTS),
         "vae": vae,
         "text_encoder": transformers.Qwen3VLForConditionalGeneration(config),
         "transformer": transformer,

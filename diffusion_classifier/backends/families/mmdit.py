@@ -238,5 +238,7 @@ def pack(z: Tensor, side: int = 2) -> Tensor:
 
 def unpack(sequence: Tensor, height: int, width: int, side: int = 2) -> Tensor:
     """Undo ``pack`` and return latents [R, C, height, width]."""
-    patches = sequence.unflatten(2, (-1, side, side)).unflatten(1, (height // side, width // side))
+    rows, columns = height // side, width // side
+    last = sequence[:, -rows * columns :]  # after the text, if the network returns that, too
+    patches = last.unflatten(2, (-1, side, side)).unflatten(1, (rows, columns))
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)

@@ -29,8 +29,9 @@ def _config(component: Any) -> dict[str, Any]:
     if component is None:
         return {}
     config = component if isinstance(component, dict) else getattr(component, "config", None)
-    if config is None:  # a tokenizer
-        return {"n_tokens": len(component), "max_length": component.model_max_length}
+    if config is None:  # a tokenizer, or a processor of texts and images, which has one
+        tokenizer = component if hasattr(component, "model_max_length") else component.tokenizer
+        return {"n_tokens": len(tokenizer), "max_length": tokenizer.model_max_length}
     config = config.to_dict() if hasattr(config, "to_dict") else config
     return {
         key: value

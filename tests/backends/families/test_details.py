@@ -131,6 +131,9 @@ def test_a_network_of_one_channel_sees_pictures_in_grey_as_pillow_does():
         (other_pipelines.tiny_sd3, (18, 16), 4),
         (other_pipelines.tiny_pixart_sigma, (18, 16), 4),
         (other_pipelines.tiny_sana, (17, 16), 2),
+        (tier_two_flows.tiny_bria, (18, 16), 4),
+        (tier_two_flows.tiny_bria_fibo, (16, 24), 16),
+        (tier_two_flows.tiny_qwen_image_21, (32, 48), 32),
     ],
 )
 def test_images_that_do_not_fill_whole_patches_are_refused(build, sides, factor):
