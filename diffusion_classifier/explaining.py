@@ -30,7 +30,8 @@ from .errors import InputTypeError, InputValueError, NonFiniteOutputError
 from .estimator.predicting import Predictor
 from .images.latents import Latents
 from .noise.draws import Draws
-from .noise.prediction import LOSSES, PREDICTION_TYPES, expand, noise_residual
+from .noise.prediction import expand, noise_residual
+from .noise.process import PROCESSES
 from .noise.variational import VariationalBound
 from .pruners import NoPruning
 from .race.batches import BatchSize, encode_from
@@ -220,16 +221,17 @@ def _maps(
     Each batch is [rows, H, W], summed over channels, in float32 on the CPU.
     """
     backend, loss = predictor.inputs.backend, predictor.setup.loss
-    kind, name = PREDICTION_TYPES[backend.prediction_type], f"{type(backend).__name__}.forward"
+    process, name = PROCESSES[backend.prediction_type], f"{type(backend).__name__}.forward"
     bound = VariationalBound(backend.schedule) if loss == "vlb" else None
     timesteps = torch.cat([draws.timesteps for draws in rounds])
     alpha, sigma = backend.schedule.at(timesteps)
-    scale = kind.scale(alpha, sigma).float().to(backend.device)
+    scale = process.scale(alpha, sigma).float().to(backend.device)
     noise = torch.cat([draws.noise(latent.shape) for draws in rounds]).to(latent)
     alpha, sigma = expand(alpha, noise), expand(sigma, noise)
     clean = latent.expand_as(noise)
-    z, target = alpha * clean + sigma * noise, kind.target(clean, noise, alpha, sigma)
     times, n_prompts = timesteps.to(backend.device), len(condition)
+    process.check(latent[None], backend.schedule)
+    z, target = process.corrupt(clean, noise, alpha, sigma, times, backend.dtype)
     n_rows = len(times) * n_prompts
     start = 0
     while start < n_rows:
@@ -239,10 +241,11 @@ def _maps(
             row = torch.arange(start, start + batch.padded(stop - start), device=z.device)
             row = row.clamp(max=stop - 1)
             draw, prompt = row // n_prompts, row % n_prompts
-            inputs = z[draw].to(backend.dtype), times[draw], condition[prompt]
+            inputs = z[draw], times[draw], condition[prompt]
             if bound is None:
-                output = check_output(backend.forward(*inputs), z[draw].shape, name)
-                losses = LOSSES[loss](noise_residual(output, target[draw], scale[draw]))
+                shape = process.output_shape(inputs[0].shape)
+                output = check_output(backend.forward(*inputs), shape, name)
+                losses = process.terms(output, target[draw], scale[draw], loss)
             else:
                 output, variance = backend.forward_with_variance(*inputs)
                 residual = noise_residual(output, target[draw], scale[draw])

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputTypeError, InputValueError
-from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
+from ..noise.prediction import PredictionTypeName
+from ..noise.process import PROCESSES
 from ..noise.schedule import NoiseSchedule
 from ..utils.constraints import InstancesOf, Integers, Sequences, check
 from ..utils.display import short_repr
@@ -53,8 +54,9 @@ class FunctionBackend(Backend):
     schedule : NoiseSchedule or Tensor of shape (T,)
         Noise schedule of training. A tensor holds ``alphas_cumprod`` (``alpha_t^2`` of a
         variance-preserving schedule), not betas. A flow has ``NoiseSchedule.flow(T)``.
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}, default="epsilon"
-        What the callable returns; see :mod:`diffusion_classifier.noise.prediction`.
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens"}, default="epsilon"
+        What the callable returns; see :mod:`~diffusion_classifier.noise.prediction`. "tokens":
+        logits [R, ..., V] of masked tokens; :mod:`~diffusion_classifier.noise.process`.
     classes : sequence of str or int or None, default=None
         Names of all classes, in the order of the network's class indices: a label with the name
         ``classes[k]`` has index k. None: labels or prompts give the index.
@@ -146,7 +148,7 @@ class FunctionBackend(Backend):
             raise InputTypeError(f"function must be callable, not {describe(function)}.")
         if not (encode is None or callable(encode)):
             raise InputTypeError(f"encode must be callable or None, not {describe(encode)}.")
-        check_option("prediction_type", prediction_type, PREDICTION_TYPES)
+        check_option("prediction_type", prediction_type, PROCESSES)
         check_option("input_kind", input_kind, INPUT_KINDS)
         check("name", name, InstancesOf(str) | None)
         check("image_size", image_size, Sequences(Integers(1), 2) | None)
@@ -177,10 +179,9 @@ class FunctionBackend(Backend):
         self.learned_variance = learned_variance
         self.name = name
         number_names(classes)  # raises here rather than in fit
-        if isinstance(function, torch.nn.Module):
-            parameter = next(function.parameters(), None)
-            if parameter is not None:
-                self.device, self.dtype = parameter.device, parameter.dtype
+        parameters = function.parameters() if isinstance(function, torch.nn.Module) else iter(())
+        if (parameter := next(parameters, None)) is not None:
+            self.device, self.dtype = parameter.device, parameter.dtype
 
     def __sklearn_clone__(self) -> FunctionBackend:
         """Return a backend that shares the callables and their weights."""
@@ -292,7 +293,8 @@ class FunctionBackend(Backend):
         """
         if self.learned_variance:
             return self.forward_with_variance(z, t, condition)[0]
-        return check_output(self._call(z, t, condition), z.shape, "function")
+        shape = PROCESSES[self.prediction_type].output_shape(z.shape)
+        return check_output(self._call(z, t, condition), shape, "function")
 
     def forward_with_variance(
         self, z: Tensor, t: Tensor, condition: Conditioning

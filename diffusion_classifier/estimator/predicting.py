@@ -305,10 +305,10 @@ class Predictor:
             if candidates is not None:
                 given = read_candidates(candidates, self.setup.classes, len(X))
                 X = answered_among(X, given)
-            if self.check_likelihood:
-                self._likelihood_check().add_all(X.rows()).warn()
+            if (check := self._likelihood_check()) is not None:
+                check.add_all(X.rows()).warn()
             return X.log_posterior(scoring).numpy(), list(X.skipped)
-        check = self._likelihood_check() if self.check_likelihood else None
+        check = self._likelihood_check()
         with self.race(X, None, on_error, candidates) as (results, n_images, tape, skipped, among):
             log_posterior = np.full((n_images, scoring.n_classes), np.nan)
             for result in results:
@@ -319,7 +319,10 @@ class Predictor:
             check.warn()
         return log_posterior, sorted(skipped.items())
 
-    def _likelihood_check(self) -> LikelihoodCheck:
+    def _likelihood_check(self) -> LikelihoodCheck | None:
+        """Return a check of "likelihood" weights; None if none is asked for, or of no noise."""
+        if not self.check_likelihood or self.setup.prediction_type == "tokens":
+            return None
         return LikelihoodCheck(self.setup.schedule, self.setup.scoring)
 
 

@@ -29,6 +29,7 @@ from ..backends.base import Backend, Conditioning, check_output
 from ..errors import InputValueError, NonFiniteOutputError
 from ..images.latents import Latents
 from ..noise.draws import keyed_noise
+from ..noise.prediction import PREDICTION_TYPES
 from ..noise.solver import N_STEPS, draw_latents
 from ..pruners.base import NoPruning
 from ..race.batches import BatchSize, BatchSizeOption
@@ -81,11 +82,17 @@ def draw_lesson(predictor: Predictor, n_images: int, seed: int) -> Lesson:
     Raises
     ------
     InputValueError
-        If there is a single image to draw, the shape of latents is not known, or the sampler has a
-        fixed number of draws.
+        If the network predicts no noise, there is a single image to draw, the shape of latents is
+        not known, or the sampler has a fixed number of draws.
     NonFiniteOutputError
         If the network returns NaN or infinity.
     """
+    kind = predictor.inputs.backend.prediction_type
+    if kind not in PREDICTION_TYPES:
+        raise InputValueError(
+            f"prediction_type={kind!r} has no solver that draws images; set n_fit_samples=0, or "
+            "fit with labelled images."
+        )
     if n_images < 2:
         raise InputValueError(
             f"n_fit_samples={n_images} is too few to learn from; give 0 for none, or at least 2."

@@ -60,13 +60,19 @@ class PictureFormat:
 
 
 def check_variance(backend: Backend, loss: str) -> None:
-    """Check that a network supports ``loss="vlb"``; other losses always pass.
+    """Check that a network supports a loss.
 
     Raises
     ------
     InputValueError
-        If the network predicts no variance, or its schedule has no variational bound.
+        If ``loss="vlb"`` and the network predicts no variance, or its schedule has no variational
+        bound; or if the network predicts tokens and the loss is not the default.
     """
+    if loss != "l2" and backend.prediction_type == "tokens":
+        raise InputValueError(
+            f"loss={loss!r} is a loss of predicted noise, but this network predicts tokens; leave "
+            'loss="l2", its default. The error of tokens is their negative log probability.'
+        )
     if loss != "vlb":
         return
     if not backend.learned_variance:

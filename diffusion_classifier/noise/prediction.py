@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PredictionTypeName = Literal["epsilon", "v_prediction", "sample", "flow"]
+# What a network outputs. "tokens" is no prediction of noise: see .process.
+PredictionTypeName = Literal["epsilon", "v_prediction", "sample", "flow", "tokens"]
 
 
 class PredictionType(NamedTuple):

@@ -133,6 +133,32 @@ class NoiseSchedule:
         return cls(1 - sigma, sigma)
 
     @classmethod
+    def masking(cls, n_tokens: int) -> NoiseSchedule:
+        """Make the schedule of a generator of tokens, ``prediction_type="tokens"``.
+
+        Timestep t masks ``t + 1`` of the L tokens. There is no noise, so the levels only say how
+        errors are weighted: the log-SNR falls by ``2 / L`` per timestep, at which "likelihood"
+        weights are 1, because the errors are estimates of ``-log p(x | c)`` as they are. The
+        natural temperature of uniform weights is then 1, too.
+
+        Parameters
+        ----------
+        n_tokens : int
+            The number of tokens L of an image.
+
+        Returns
+        -------
+        NoiseSchedule
+
+        Examples
+        --------
+        >>> [round(level, 6) for level in NoiseSchedule.masking(4).log_snr.tolist()]
+        [0.75, 0.25, -0.25, -0.75]
+        """
+        log_snr = 1 - (2 * torch.arange(n_tokens, dtype=torch.float64) + 1) / n_tokens
+        return cls.from_alphas_cumprod(log_snr.sigmoid())
+
+    @classmethod
     def from_sigmas(cls, sigmas: Any, sigma_data: float = 1.0) -> NoiseSchedule:
         """Make a variance-preserving schedule from variance-exploding noise levels.
 

@@ -1,9 +1,11 @@
 r"""The engine: computes the errors of (image, prompt, draw) rows with the network.
 
-For every row, with ``x`` the image's latent and (t, eps) the draw,
+For every row, with ``x`` the image's latent and (t, eps) the draw, for a diffusion model
 
     z   = alpha_t x + sigma_t eps             once per (image, draw), shared by prompts
     err = loss(network(z, t, condition))      one evaluation
+
+Other generators corrupt images in other ways: :mod:`diffusion_classifier.noise.process`.
 
 A batch mixes rows of many images, prompts and draws; each row picks its ``z`` and condition by
 index. The host synchronises with the device once per step, to read the errors.
@@ -23,7 +25,8 @@ from torch import Tensor
 from ..backends.base import Backend, Conditioning, check_output
 from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
-from ..noise.prediction import PREDICTION_TYPES, expand, noise_errors, noise_residual
+from ..noise.prediction import expand, noise_residual
+from ..noise.process import PROCESSES
 from ..noise.variational import VariationalBound
 from .batches import BatchSize, BatchSizeOption, encode_from, is_fixed
 from .memory import memory_of, meter_of, network_memory
@@ -69,6 +72,7 @@ class Engine:
         self.n_images = n_images
         self.loss = loss
         self._network = f"{type(backend).__name__}.forward"  # in messages
+        self._process = PROCESSES[backend.prediction_type]
         self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
         self._encode = encode
         self._on_evaluations = on_evaluations
@@ -136,6 +140,7 @@ class Engine:
                     f"image {image} has a latent of shape {tuple(latents.shape[1:])}, but earlier "
                     f"images have {tuple(self._shape)}; set image_size to resize all images."
                 )
+            self._process.check(latents, self.backend.schedule, image)
             self._latents |= {
                 i: latent
                 for i, latent in enumerate(latents, image)
@@ -198,11 +203,12 @@ class Engine:
         image, draw = (self._to_device(torch.tensor(index)) for index in (images, places))
         x, noise = x.index_select(0, image), levels.noise.index_select(0, draw)
         alpha, sigma = levels.alpha.index_select(0, draw), levels.sigma.index_select(0, draw)
-        kind = PREDICTION_TYPES[self.backend.prediction_type]
+        t = levels.t.index_select(0, draw)
+        z, target = self._process.corrupt(x, noise, alpha, sigma, t, self._dtype)
         return _Noised(
-            (alpha * x + sigma * noise).to(self._dtype),
-            levels.t.index_select(0, draw),
-            kind.target(x, noise, alpha, sigma),
+            z,
+            t,
+            target,
             levels.scale.index_select(0, draw),
             x if self._bound is not None else None,
         )
@@ -212,7 +218,7 @@ class Engine:
         if draws in self._rounds:
             return self._rounds[draws]
         alpha, sigma = self.backend.schedule.at(draws.timesteps)
-        scale = PREDICTION_TYPES[self.backend.prediction_type].scale(alpha, sigma).float()
+        scale = self._process.scale(alpha, sigma).float()
         noise = self._to_device(draws.noise(x.shape[1:])).to(x.dtype)
         levels = _Levels(
             noise,
@@ -250,8 +256,9 @@ class Engine:
         z, t, target, scale, clean = noised.take(rows.pair)
         condition = self.condition[rows.prompt]
         if self._bound is None or clean is None:
-            output = check_output(self.backend.forward(z, t, condition), z.shape, self._network)
-            return noise_errors(output, target, scale, self.loss)
+            shape = self._process.output_shape(z.shape)
+            output = check_output(self.backend.forward(z, t, condition), shape, self._network)
+            return self._process.errors(output, target, scale, self.loss)
         both = self.backend.forward_with_variance(z, t, condition)
         output, variance = (check_output(half, z.shape, self._network) for half in both)
         residual = noise_residual(output, target, scale)
@@ -273,7 +280,7 @@ class Engine:
             f"the network returned NaN or infinity at timestep {timestep} in {self._dtype} "
             f"(image {request.image}, prompt {int(request.prompts[offset % len(request.prompts)])}"
             f", {len(bad)} of {len(errors)} evaluations). No prediction was made. "
-            'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
+            f"{self._process.advice}"
         )
         error.image = request.image
         raise error

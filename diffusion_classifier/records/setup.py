@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputValueError
-from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
+from ..noise.prediction import PredictionTypeName
+from ..noise.process import PROCESSES
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
 from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, Scoring
@@ -30,7 +31,7 @@ class RecordSetup:
     scoring : Scoring
         Turns errors into class losses: weights, priors and the class of each prompt.
     schedule : NoiseSchedule
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow"}
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens"}
     loss : {"l2", "l1", "huber", "vlb"}
     classes : ndarray of shape (K,)
     prompts : tuple of str of length P
@@ -60,7 +61,7 @@ class RecordSetup:
     made_by: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_option("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        check_option("prediction_type", self.prediction_type, PROCESSES)
         check_option("loss", self.loss, LOSS_NAMES)
         lengths = {
             "prompts": (len(self.prompts), len(self.scoring.class_of)),

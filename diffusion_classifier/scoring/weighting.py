@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..learner import FitRecord, Learner, Profile
-from ..noise.prediction import PREDICTION_TYPES, PredictionTypeName
+from ..noise.prediction import PredictionTypeName
+from ..noise.process import PROCESSES
 from ..noise.schedule import NoiseSchedule
 from ..utils.constraints import Reals, Table, check_parameters
 from ..utils.display import DocumentedMixin
@@ -124,6 +125,11 @@ class ExponentialWeighting(Weighting):
     """
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
+        if prediction_type == "tokens":
+            raise InputValueError(
+                'weighting="exponential" weighs noisy pictures, and this network predicts tokens; '
+                'use weighting="uniform", whose losses are -log p(x | c).'
+            )
         if prediction_type == "flow":
             u = schedule.sigma
         else:
@@ -149,7 +155,7 @@ class NativeWeighting(Weighting):
     """
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
-        scale = PREDICTION_TYPES[prediction_type].scale(schedule.alpha, schedule.sigma)
+        scale = PROCESSES[prediction_type].scale(schedule.alpha, schedule.sigma)
         return torch.where(scale == 0, torch.zeros_like(scale), scale**-2)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..backends import Backend, Conditioning, DiffusersBackend, FunctionBackend
 from ..backends.base import describe
 from ..errors import DiffusionClassifierError
-from ..noise import PREDICTION_TYPES, NoiseSchedule
+from ..noise import PROCESSES, NoiseSchedule
 from .subject import Subject, require, require_close, row_errors
 
 HALF = {torch.float16: 5e-3, torch.bfloat16: 5e-2}  # how much errors may change at most
@@ -34,8 +34,8 @@ def check_schedule(subject: Subject) -> None:
         "NoiseSchedule.from_alphas_cumprod(alphas_cumprod) or NoiseSchedule.flow(1000).",
     )
     require(
-        kind in PREDICTION_TYPES,
-        f"prediction_type={kind!r} must be one of {', '.join(map(repr, PREDICTION_TYPES))}.",
+        kind in PROCESSES,
+        f"prediction_type={kind!r} must be one of {', '.join(map(repr, PROCESSES))}.",
     )
     last = schedule.log_snr[-1].item()
     require(
@@ -188,7 +188,8 @@ def check_inputs_unchanged(subject: Subject) -> None:
         "pipelines write their templates into the list).",
     )
     rows = subject.own_rows
-    given = {"z": rows.x.to(backend.dtype), "t": rows.t, **rows.condition.tensors}
+    x = rows.x.long() if backend.prediction_type == "tokens" else rows.x.to(backend.dtype)
+    given = {"z": x, "t": rows.t, **rows.condition.tensors}
     before = {name: tensor.clone() for name, tensor in given.items()}
     with torch.inference_mode():
         backend.forward(given["z"], given["t"], rows.condition)
@@ -243,6 +244,8 @@ def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
 def check_nan(subject: Subject) -> None:
     """Check that NaN in the network is not hidden, so that the classifier can refuse it."""
     rows = subject.own_rows
+    if subject.backend.prediction_type == "tokens":
+        return  # which are integers
     z = torch.full_like(rows.x, torch.nan).to(subject.backend.dtype)
     try:
         with torch.inference_mode():

@@ -2,7 +2,8 @@
 
 A row is an image x, a label's condition c and a draw (t, eps). With the backend's schedule,
 ``z = alpha_t x + sigma_t eps``, and the error of the row is ``||eps_hat(z, t, c) - eps||^2``, as in
-a race. Checks compare errors, because these are what classes are told apart by.
+a race; other processes have errors of their own. Checks compare errors, because these are what
+classes are told apart by.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..backends import Backend, Conditioning
 from ..errors import InputValueError
-from ..noise import PREDICTION_TYPES, noise_errors
+from ..noise import PROCESSES
 
 PROMPTS = ("a cat", "a dog", "two eels", "x")
 LONG = "a very long prompt, of more words than any other prompt that is beside it here"
@@ -99,13 +100,14 @@ class Subject:
 def row_errors(backend: Backend, rows: Rows) -> Tensor:
     """Return the errors [R] of rows."""
     x, eps, t, condition = rows
-    kind = PREDICTION_TYPES[backend.prediction_type]
+    process = PROCESSES[backend.prediction_type]
+    process.check(x, backend.schedule)
     alpha, sigma = (
         level.float().to(x.device).view(-1, *[1] * (x.ndim - 1)) for level in backend.schedule.at(t)
     )
-    output = backend.forward((alpha * x + sigma * eps).to(backend.dtype), t.clone(), condition)
-    target, scale = kind.target(x, eps, alpha, sigma), kind.scale(alpha, sigma).flatten()
-    return noise_errors(output, target, scale, "l2")
+    z, target = process.corrupt(x, eps, alpha, sigma, t, backend.dtype)
+    output = backend.forward(z, t.clone(), condition)
+    return process.errors(output, target, process.scale(alpha, sigma).flatten(), "l2")
 
 
 def require(fact: Any, message: str) -> None:
@@ -151,6 +153,8 @@ def make_subject(
             )
         generator = torch.Generator().manual_seed(1)
         images = torch.rand(2, *shape, generator=generator) * 2 - 1
+        if backend.prediction_type == "tokens" and backend.input_kind == "array":
+            images = (images > 0).float()  # every vocabulary has tokens 0 and 1
     for name, values in (("labels", labels), ("images", images)):
         if len(values) < 2:
             raise InputValueError(f"{name} has {len(values)} element(s); give at least two.")

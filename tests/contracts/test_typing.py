@@ -12,7 +12,7 @@ import pytest
 from diffusion_classifier.backends.base import INPUT_KINDS, InputKind
 from diffusion_classifier.datasets import SPLITS, Split
 from diffusion_classifier.images.resize import RESIZE_MODES, ResizeMode
-from diffusion_classifier.noise import LOSSES, PREDICTION_TYPES, PredictionTypeName
+from diffusion_classifier.noise import LOSSES, PROCESSES, PredictionTypeName
 from diffusion_classifier.pruners import PRUNERS, PrunerName
 from diffusion_classifier.samplers import SAMPLERS, SamplerName
 from diffusion_classifier.scoring import (
@@ -59,7 +59,7 @@ def test_each_mistake_is_found_and_nothing_else():
         (WeightingName, WEIGHTINGS),
         (CalibratorName, CALIBRATORS),
         (LossName, [*LOSSES, "vlb"]),
-        (PredictionTypeName, PREDICTION_TYPES),
+        (PredictionTypeName, PROCESSES),
         (ResizeMode, RESIZE_MODES),
         (InputKind, INPUT_KINDS),
         (Split, SPLITS),

@@ -1,0 +1,222 @@
+r"""Forward processes: how a draw corrupts a latent, and what the network's output says about it.
+
+A diffusion model's process adds noise, and the error is that of the predicted noise
+(:mod:`.prediction`). A generator of tokens masks them. Of L tokens x_1 ... x_L, a draw (t, eps)
+masks the ``m = t + 1`` places with the smallest eps: the ranks of independent numbers are a random
+order. From the network's logits,
+
+    err = L / m * sum over masked i of -log p(x_i | tokens that are not masked, c).
+
+Its mean over orders and over m = 1 ... L is that of ``-log p(x | c)`` over the orders in which the
+network, as an any-order autoregressive model, may predict the tokens one by one: given that m are
+left, each of them is the next one with equal probability (Ou et al., "Your Absorbing Discrete
+Diffusion Secretly Models the Conditional Distributions of Clean Data", arXiv 2406.03736). If the
+network's predictions differ between orders, the mean is above that of the mixture of all orders. It
+is also the training loss of masked diffusion (Sahoo et al., "Simple and Effective Masked Diffusion
+Language Models", arXiv 2406.07524). It is in nats.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputValueError, OutputShapeError
+from .prediction import LOSSES, PREDICTION_TYPES, PredictionType, expand, noise_residual
+from .schedule import NoiseSchedule
+
+MASK = -1  # stands in z for a masked token
+
+
+class Process(ABC):
+    """A forward process; a backend names the one it was trained with as ``prediction_type``.
+
+    A process of your own is added under a name of its own: ``PROCESSES["mine"] = MyProcess()``.
+
+    Attributes
+    ----------
+    advice : str
+        What to try if the network's errors are not finite.
+    """
+
+    advice = 'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
+
+    def check(self, x: Tensor, schedule: NoiseSchedule, first: int = 0) -> None:  # noqa: B027
+        """Raise InputValueError if latents x [B, ...] do not fit; by default all do.
+
+        ``first`` is the number of the first image.
+        """
+
+    def scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return the factor [J] by which residuals are scaled; 1 by default.
+
+        "native" weights divide by its square.
+        """
+        return torch.ones_like(alpha)
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
+        """Return the shape of the network's output for corrupted latents of a shape: the same.
+
+        A last element ``...`` stands for further axes.
+        """
+        return tuple(shape)
+
+    @abstractmethod
+    def corrupt(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        t: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        """Corrupt latents.
+
+        Parameters
+        ----------
+        x, noise : Tensor of shape (R, ...)
+            Latents, and the standard normal noise of each row's draw.
+        alpha, sigma : Tensor of shape (R, 1, ...)
+            Levels of the schedule.
+        t : Tensor of shape (R,)
+        dtype : torch.dtype
+            The network's.
+
+        Returns
+        -------
+        tuple of Tensor
+            What the network is given, and the target that its output is compared with, each of
+            shape (R, ...).
+        """
+
+    @abstractmethod
+    def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
+        """Compute the errors before they are summed, (R, ...), in float32 or float64.
+
+        Parameters
+        ----------
+        output, target : Tensor of shape (R, ...)
+            The network's output, and what :meth:`corrupt` returned.
+        scale : Tensor of shape (R,)
+        loss : {"l2", "l1", "huber"}
+        """
+
+    def errors(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
+        """Compute the error of each row, the sum of its terms, of shape (R,)."""
+        return self.terms(output, target, scale, loss).flatten(1).sum(1)
+
+
+class GaussianProcess(Process):
+    """``z = alpha x + sigma eps``; the error is that of the predicted noise.
+
+    Parameters
+    ----------
+    kind : PredictionType
+        What the network predicts.
+    """
+
+    def __init__(self, kind: PredictionType) -> None:
+        self.kind = kind
+
+    def scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return self.kind.scale(alpha, sigma)
+
+    def corrupt(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        t: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        z = (alpha * x + sigma * noise).to(dtype)
+        return z, self.kind.target(x, noise, alpha, sigma)
+
+    def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
+        return LOSSES[loss](noise_residual(output, target, scale))
+
+
+class MaskedTokens(Process):
+    """Masks tokens in a random order; the error estimates ``-log p(x | c)``, in nats.
+
+    The network is given tokens as int64, with -1 where they are masked, and returns logits of shape
+    (R, ..., V) for a vocabulary of V tokens. ``NoiseSchedule.masking(L)`` is the schedule of L
+    tokens.
+
+    Examples
+    --------
+    Two tokens, of which the second is masked, and a network that knows nothing:
+
+    >>> process, x = MaskedTokens(), torch.tensor([[4.0, 2.0]])
+    >>> noise, level = torch.tensor([[0.3, -0.8]]), torch.ones(1, 1)
+    >>> z, target = process.corrupt(x, noise, level, level, torch.tensor([0]), torch.float32)
+    >>> z.tolist(), target.tolist()
+    ([[4, -1]], [[-1, 2]])
+    >>> process.errors(torch.zeros(1, 2, 8), target, torch.ones(1), "l2") / torch.tensor(8).log()
+    tensor([2.])
+    """
+
+    advice = (
+        "Tokens must be less than the length of the logits' last axis, the vocabulary. If they "
+        'are, try dtype="bfloat16" or dtype="float32", and check the weights.'
+    )
+
+    def check(self, x: Tensor, schedule: NoiseSchedule, first: int = 0) -> None:
+        n_tokens = x[0].numel()
+        if n_tokens != schedule.n_timesteps:
+            raise InputValueError(
+                f"image {first} has {n_tokens} tokens, but the schedule has "
+                f"{schedule.n_timesteps} levels, one for each number of masked tokens; use "
+                f"schedule=NoiseSchedule.masking({n_tokens}), or encode images as "
+                f"{schedule.n_timesteps} tokens."
+            )
+        bad = ((x < 0) | (x != x.round())).flatten(1).nonzero()
+        if len(bad):
+            image, place = bad[0].tolist()
+            raise InputValueError(
+                f"token {place} of image {first + image} is {x[image].flatten()[place].item():g}; "
+                "tokens must be integers from 0 on. encode=... of a FunctionBackend can turn "
+                "pictures into tokens."
+            )
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
+        return (*shape, ...)
+
+    def corrupt(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        t: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        rank = noise.flatten(1).argsort(stable=True, dim=1).argsort(1).view_as(noise)
+        is_masked, tokens = rank <= t.view(-1, *[1] * (noise.ndim - 1)), x.long()
+        return tokens.where(~is_masked, MASK), tokens.where(is_masked, MASK)
+
+    def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
+        if output.ndim != target.ndim + 1:
+            raise OutputShapeError(
+                f"the network returned a tensor of shape {tuple(output.shape)}; expected logits of "
+                f"shape ({', '.join(map(str, target.shape))}, V), one for each of V tokens."
+            )
+        logits = output.to(torch.promote_types(output.dtype, torch.float32)).movedim(-1, 1)
+        unknown = target >= logits.shape[1]  # the network gives them no probability
+        known = target.masked_fill(unknown, MASK)
+        terms = F.cross_entropy(logits, known, ignore_index=MASK, reduction="none")
+        share = (target != MASK).flatten(1).to(terms.dtype).mean(1)  # m / L
+        return terms.masked_fill(unknown, torch.inf) / expand(share, terms)
+
+
+PROCESSES: dict[str, Process] = {
+    **{name: GaussianProcess(kind) for name, kind in PREDICTION_TYPES.items()},
+    "tokens": MaskedTokens(),
+}

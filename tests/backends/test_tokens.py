@@ -1,0 +1,180 @@
+"""Generators of tokens as classifiers: their probabilities are the posterior."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from diffusion_classifier import DiffusionClassifier, ErrorTable
+from diffusion_classifier.backends import FunctionBackend
+from diffusion_classifier.errors import InputValueError, NonFiniteOutputError, OutputShapeError
+from diffusion_classifier.explaining import explain
+from diffusion_classifier.noise import (
+    PREDICTION_TYPES,
+    PROCESSES,
+    GaussianProcess,
+    NoiseSchedule,
+)
+from diffusion_classifier.pruners import NoPruning
+from diffusion_classifier.samplers import StratifiedSampler
+from diffusion_classifier.testing import check_backend
+from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint
+
+X = STATES.numpy()
+LABELS = list(range(N_CLASSES))
+
+
+def backend_of(function=None, **parameters):
+    parameters = {
+        "schedule": NoiseSchedule.masking(N_TOKENS),
+        "prediction_type": "tokens",
+        "input_kind": "array",
+        "input_shape": (N_TOKENS,),
+    } | parameters
+    return FunctionBackend(Joint() if function is None else function, **parameters)
+
+
+def classifier(backend=None, **parameters):
+    parameters = {"pruner": NoPruning(2000), "random_state": 0} | parameters
+    return DiffusionClassifier(backend or backend_of(), **parameters).fit(None, LABELS)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "likelihood", "native"])
+def test_probabilities_are_the_posterior_within_their_sampling_error(weighting):
+    joint = Joint()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that "likelihood" weights rest on noise
+        clf = classifier(weighting=weighting)
+        table = clf.errors(X)
+        log_proba = clf.predict_log_proba(table)
+    assert clf.temperature_ == pytest.approx(1, rel=1e-9)
+    errors = torch.as_tensor(table.errors).double()
+    expected = -joint.table.T.log()
+    standard_error = errors.std(2) / math.sqrt(errors.shape[2])
+    z = (errors.mean(2) - expected) / standard_error
+    assert float(z.abs().max()) < 4.5  # 48 of them
+    assert float((errors.mean(2) - expected).abs().max()) < 0.2
+    truth = joint.posterior().numpy()
+    assert np.abs(np.exp(log_proba) - truth).max() < 0.04
+    np.testing.assert_array_equal(log_proba.argmax(1), truth.argmax(1))
+
+
+def test_a_race_is_as_accurate_as_bayes():
+    joint, generator = Joint(), torch.Generator().manual_seed(0)
+    y = torch.arange(300) % N_CLASSES
+    number = torch.stack([torch.multinomial(joint.table[k], 1, generator=generator) for k in y])
+    sample = X[number[:, 0].numpy()]
+    bayes = joint.posterior()[number[:, 0]].argmax(1)
+    clf = DiffusionClassifier(backend_of(), random_state=0).fit(None, LABELS)
+    answers = torch.as_tensor(clf.predict(sample))
+    right, best = ((a == y).double().mean().item() for a in (answers, bayes))
+    assert best > 0.6
+    assert right > best - 0.03
+
+
+def test_errors_do_not_depend_on_batches_or_company():
+    whole = classifier(pruner=NoPruning(8)).errors(X).errors
+    single = classifier(pruner=NoPruning(8), batch_size=1).errors(X[3:4]).errors
+    np.testing.assert_allclose(single, whole[3:4], rtol=1e-6)
+
+
+def test_antithetic_draws_reverse_the_order():
+    clf = classifier(sampler=StratifiedSampler(antithetic=True), pruner=NoPruning(400))
+    errors = torch.as_tensor(clf.errors(X).errors).double()
+    z = (errors.mean(2) + Joint().table.T.log()) / (errors.std(2) / 20)
+    assert float(z.abs().max()) < 6
+
+
+def test_records_memory_and_saved_classifiers_work(tmp_path):
+    clf = classifier(backend_of(name="joint"), pruner=NoPruning(8), memory=tmp_path / "memory")
+    table = clf.errors(X)
+    table.to_parquet(tmp_path / "errors.parquet")
+    again = ErrorTable.from_parquet(tmp_path / "errors.parquet")
+    assert again.prediction_type == "tokens"
+    np.testing.assert_array_equal(again.errors, table.errors)
+    np.testing.assert_array_equal(clf.errors(X).errors, table.errors)
+    clf.save(tmp_path / "saved")
+    loaded = DiffusionClassifier.load(tmp_path / "saved", backend=backend_of(name="joint"))
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+    np.testing.assert_array_equal(
+        clone(clf).fit(None, LABELS).predict_proba(X), clf.predict_proba(X)
+    )
+
+
+def test_labelled_images_teach_weights_and_calibration():
+    clf = DiffusionClassifier(
+        backend_of(), weighting="fitted", calibrator="temperature", random_state=0
+    )
+    y = Joint().posterior().argmax(1).numpy()
+    clf.fit(np.tile(X, (3, 1)), np.tile(y, 3))
+    assert clf.score(X, y) > 0.8
+
+
+def test_pictures_become_tokens_by_a_tokenizer():
+    backend = backend_of(
+        input_kind="image",
+        input_shape=(1, 2, 2),
+        encode=lambda images: (images > 0).float().flatten(1),
+    )
+    pictures = (X.reshape(-1, 2, 2) * 255).astype(np.uint8)
+    few = NoPruning(8)
+    np.testing.assert_array_equal(
+        classifier(backend, pruner=few).predict_proba(pictures),
+        classifier(pruner=few).predict_proba(X),
+    )
+
+
+def test_evidence_of_a_grid_of_tokens_adds_up():
+    clf = classifier(backend_of(input_shape=(1, 2, 2)), pruner=NoPruning(64))
+    nats, _ = explain(clf, X[3].reshape(1, 2, 2), 0, 1)
+    mean = clf.errors(X[3:4].reshape(1, 1, 2, 2), full=True).errors[0].astype(float).mean(1)
+    assert nats.shape == (2, 2)
+    assert nats.sum() == pytest.approx((mean[1] - mean[0]).item(), rel=1e-5)
+
+
+def test_check_backend_accepts_a_generator_of_tokens_and_finds_a_leak():
+    check_backend(backend_of(classes=LABELS))
+
+    def leaky(z, t, k):
+        return Joint()(z, t, k) + torch.arange(2) * z.double().mean()
+
+    with pytest.raises(AssertionError, match="check_batches"):
+        check_backend(backend_of(leaky, classes=LABELS), skip=["check_pickle_and_clone"])
+
+
+def test_what_does_not_apply_to_tokens_is_refused():
+    for loss in ("l1", "huber", "vlb"):
+        with pytest.raises(InputValueError, match=f"loss='{loss}' is a loss of predicted noise"):
+            classifier(loss=loss)
+    with pytest.raises(InputValueError, match='weighting="exponential" weighs noisy pictures'):
+        classifier(weighting="exponential")
+    with pytest.raises(InputValueError, match="no solver that draws images"):
+        classifier(n_fit_samples=8)
+    with pytest.raises(InputValueError, match=r"token 0 of image 1 is 0\.5"):
+        classifier().predict(X[:2] + [[0, 0, 0, 0], [0.5, 0, 0, 0]])
+    with pytest.raises(InputValueError, match="has 4 tokens, but the schedule has 9 levels"):
+        classifier(backend_of(schedule=NoiseSchedule.masking(9))).predict(X)
+    with pytest.raises(NonFiniteOutputError, match=r"image 2.*the length of the logits' last axis"):
+        classifier(pruner=NoPruning(8)).predict([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 2]])
+    with pytest.raises(OutputShapeError, match=r"expected logits of shape \(\d+, 4, V\)"):
+        classifier(backend_of(lambda z, t, k: z.float())).predict(X)
+
+
+def test_a_process_of_ones_own_has_a_name(monkeypatch):
+    class Doubled(GaussianProcess):
+        def terms(self, output, target, scale, loss):
+            return 2 * super().terms(output, target, scale, loss)
+
+    monkeypatch.setitem(PROCESSES, "doubled", Doubled(PREDICTION_TYPES["flow"]))
+    errors = {}
+    for kind in ("flow", "doubled"):
+        backend = backend_of(
+            lambda z, t, k: z * (1 + k[:, None]),
+            schedule=NoiseSchedule.flow(10),
+            prediction_type=kind,
+        )
+        errors[kind] = classifier(backend, pruner=NoPruning(8)).errors(X).errors
+    np.testing.assert_allclose(errors["doubled"], 2 * errors["flow"], rtol=1e-6)
