@@ -112,7 +112,10 @@ def resolve_name(name: str | os.PathLike) -> str:
     if path.is_file() and path.suffix == ".safetensors":
         return str(path.absolute())  # not resolved: links of the Hub's cache have no suffix
     if path.is_file():
-        advice = PICKLE_ADVICE if path.suffix in PICKLED_SUFFIXES else "give its folder"
+        suffix = path.suffix.lower()
+        advice = PICKLE_ADVICE if suffix in PICKLED_SUFFIXES else "give its folder"
+        if suffix == ".safetensors":  # diffusers would read another spelling as a pickle
+            advice = f"if it is a single-file checkpoint, rename it to {path.stem}{suffix}"
         raise InputValueError(f"{path} is a file, not a folder with a {INDEX}; {advice}.")
     if isinstance(name, str) and HUB_ID.fullmatch(name):
         return name

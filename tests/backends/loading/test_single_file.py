@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
+from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.pruners import NoPruning
 from tests.support.original_names import single_file
 from tests.support.pipelines import sample_output, tiny_sd
@@ -44,6 +45,19 @@ def test_files_of_half_precision_compute_in_float32(tmp_path, dtype):
     expected = sample_output(DiffusersBackend(tiny_sd()))
     assert backend.dtype == torch.float32
     torch.testing.assert_close(sample_output(backend), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("MODEL.SAFETENSORS", r"rename it to MODEL\.safetensors"),
+        ("model.Safetensors", r"rename it to model\.safetensors"),
+        ("MODEL.CKPT", "pickles.*diffusion-classifier convert"),
+    ],
+)
+def test_a_suffix_in_capitals_says_what_to_do(file, name, advice):
+    with pytest.raises(InputValueError, match=advice):
+        DiffusionClassifier(file.rename(file.parent / name)).fit(None, ["a cat", "a dog"])
 
 
 @pytest.mark.parametrize("place", ["config", "."])
