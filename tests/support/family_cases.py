@@ -99,6 +99,7 @@ CASES = {
     ),
     "lcm": replace(UNET, build=pipelines.tiny_lcm),
     "sdxl": XL,
+    "kolors": replace(UNET, build=language_pipelines.tiny_kolors, spread=1e-3),
     "sdxl_lcm": replace(XL, build=pipelines.tiny_sdxl_lcm),
     "sd3": SD3,
     "flux": FLUX,

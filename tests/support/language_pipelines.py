@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import string
+import tempfile
 from typing import Any
 
 import diffusers
+import sentencepiece
 import torch
 import transformers
 
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
 from tests.support.pipelines import (
+    LETTERS,
+    LEVELS,
     autoencoder,
     built_once,
     clip_text_encoder,
     clip_tokenizer,
+    conditional_unet,
     heed_prompts,
 )
 
@@ -45,6 +50,68 @@ def qwen_tokenizer(**options: Any) -> Any:
 
 def qwen_config(tokenizer: Any, layers: int, shape: dict[str, int] = ATTENTION) -> Any:
     return transformers.Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=layers, **shape)
+
+
+def glm_tokenizer() -> Any:
+    """A ChatGLM tokenizer that spells."""
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    folder = tempfile.mkdtemp()  # the tokenizer copies its file when it is saved
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LETTERS),
+        model_prefix=f"{folder}/tokenizer",
+        model_type="char",
+        vocab_size=len(LETTERS) + 4,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return ChatGLMTokenizer(f"{folder}/tokenizer.model")
+
+
+def glm_text_encoder(tokenizer: Any) -> Any:
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    config = ChatGLMConfig(
+        num_layers=2,
+        padded_vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        ffn_hidden_size=16,
+        kv_channels=8,
+        num_attention_heads=2,
+        multi_query_attention=True,
+        original_rope=True,
+    )
+    encoder = ChatGLMModel(config, empty_init=False)
+    for name, parameter in encoder.named_parameters():
+        if "layernorm" in name:  # left as the memory was
+            torch.nn.init.ones_(parameter)
+    return encoder
+
+
+@built_once
+def kolors() -> dict[str, Any]:
+    tokenizer = glm_tokenizer()
+    unet = conditional_unet(
+        cross_attention_dim=32,
+        encoder_hid_dim=16,
+        encoder_hid_dim_type="text_proj",
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+    )
+    return {
+        "tokenizer": tokenizer,
+        "vae": autoencoder(),
+        "text_encoder": glm_text_encoder(tokenizer),
+        "unet": unet,
+    }
+
+
+def tiny_kolors() -> Any:
+    return diffusers.KolorsPipeline(
+        **kolors(), scheduler=diffusers.EulerDiscreteScheduler(**LEVELS)
+    )
 
 
 @built_once

@@ -51,6 +51,9 @@ class Family(ABC):
     other_classes : mapping of str to tuple of str
         Names of classes of diffusers or transformers that a component may have besides those of
         the pipeline's own signature. A folder that names any other class is not loaded.
+    libraries : mapping of str to str
+        Modules of diffusers whose classes components may have, by the name that a folder gives them
+        besides "diffusers" and "transformers".
     denoiser : str
         Name of the component that predicts the noise.
     text_conditional : bool
@@ -69,6 +72,7 @@ class Family(ABC):
     text_encoders: tuple[str, ...] = ("text_encoder",)
     optional: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
+    libraries: Mapping[str, str] = {}
     other_classes: Mapping[str, tuple[str, ...]] = {
         "vae": ("AutoencoderTiny", "AsymmetricAutoencoderKL", "ConsistencyDecoderVAE")
     }

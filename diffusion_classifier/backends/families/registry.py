@@ -16,7 +16,7 @@ from .language import CogView4, HiDream, ZImage
 from .mmdit import AuraFlow, Flux, QwenImage, QwenImage21, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .refused import reason
-from .unet import StableDiffusion, StableDiffusionXL
+from .unet import Kolors, StableDiffusion, StableDiffusionXL
 
 FAMILIES: list[Family] = [
     StableDiffusion(),
@@ -42,6 +42,7 @@ FAMILIES: list[Family] = [
     Bria(),
     BriaFibo(),
     QwenImage21(),
+    Kolors(),
 ]
 
 

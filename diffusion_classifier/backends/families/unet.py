@@ -1,9 +1,11 @@
-"""Latent diffusion with a UNet: Stable Diffusion 1.x, 2.x and XL, and models distilled from them.
+"""Latent diffusion with a UNet: Stable Diffusion 1.x, 2.x and XL, Kolors, and distilled models.
 
 Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022
 (arXiv 2112.10752). The UNet reads a noised latent, the timestep and the text encoder's hidden
 states. Stable Diffusion 1.x predicts the noise; 2.x at 768 pixels predicts the velocity. SDXL
 (Podell et al., arXiv 2307.01952) uses two text encoders and also reads the image's size and crop.
+Kolors (https://huggingface.co/Kwai-Kolors/Kolors-diffusers) is SDXL whose prompts are read by one
+language model, ChatGLM3, in English and Chinese.
 
 Latent consistency models (Luo et al., arXiv 2310.04378) also read the guidance scale that they
 imitate. We pass 1, no guidance, to get the plain conditional prediction.
@@ -21,7 +23,7 @@ from ...errors import InputValueError
 from ...utils.quiet import quiet
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, Family, call_denoiser
-from .parts.text import encode_text, warn_truncated
+from .parts.text import encode_text, most_tokens, warn_truncated
 
 # Options of UNet2DConditionModel that add inputs to latent, timestep and text.
 OTHER_CONDITIONS = (
@@ -69,7 +71,7 @@ class StableDiffusion(Family):
         known = all(
             hasattr(getattr(encoder, "config", None), "hidden_size") for encoder in encoders
         )
-        width = config.cross_attention_dim
+        width = config.encoder_hid_dim or config.cross_attention_dim
         given = sum(encoder.config.hidden_size for encoder in encoders) if known else width
         if isinstance(width, int) and given != width:
             raise InputValueError(
@@ -78,14 +80,18 @@ class StableDiffusion(Family):
             )
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        with quiet():
-            # As in encode_prompt: a textual inversion of several vectors counts as several tokens.
-            expanded = pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer)
-            warn_truncated(pipeline.tokenizer, expanded)
+        self.warn_truncated(pipeline, prompts)
         encoded = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
         tensors = {**self.text_tensors(encoded), **guidance_tensors(pipeline, len(prompts))}
         like = {"device": pipeline._execution_device, "dtype": pipeline.unet.dtype}
         return Conditioning(**{name: tensor.to(**like) for name, tensor in tensors.items()})
+
+    def warn_truncated(self, pipeline: Any, prompts: list[str]) -> None:
+        """Warn of prompts that are too long for the text encoder."""
+        with quiet():
+            # As in encode_prompt: a textual inversion of several vectors counts as several tokens.
+            expanded = pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer)
+            warn_truncated(pipeline.tokenizer, expanded)
 
     def text_tensors(self, encoded: tuple[Any, ...]) -> dict[str, Tensor]:
         """Select the UNet's arguments from the result of ``encode_prompt``."""
@@ -95,22 +101,23 @@ class StableDiffusion(Family):
 class StableDiffusionXL(StableDiffusion):
     """Stable Diffusion XL and models of the same structure, such as Turbo and LCM."""
 
-    pipelines = (
+    pipelines: tuple[str, ...] = (
         "StableDiffusionXLPipeline",
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLPAGImg2ImgPipeline",
     )
-    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "unet", "scheduler")
-    text_encoders = TWO_ENCODERS
+    components: tuple[str, ...] = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "unet", "scheduler")
+    text_encoders: tuple[str, ...] = TWO_ENCODERS
     other_classes = Family.other_classes
-    conditions = (("addition_embed_type", "text_time"),)
+    conditions: tuple[tuple[str, str], ...] = (("addition_embed_type", "text_time"),)
+    pooled_width = "projection_dim"  # of the last text encoder, in its configuration
 
     def check(self, pipeline: Any) -> None:
         super().check(pipeline)
-        config, encoder = pipeline.unet.config, pipeline.text_encoder_2
+        config, encoder = pipeline.unet.config, getattr(pipeline, self.text_encoders[-1])
         wanted = config.projection_class_embeddings_input_dim
-        sizes = wanted - (0 if encoder is None else encoder.config.projection_dim)
+        sizes = wanted - (0 if encoder is None else getattr(encoder.config, self.pooled_width))
         if encoder is not None and sizes != 6 * config.addition_time_embed_dim:
             raise InputValueError(
                 f"besides the text, the UNet reads {sizes / config.addition_time_embed_dim:g} "
@@ -140,6 +147,20 @@ class StableDiffusionXL(StableDiffusion):
             "time_ids": time_ids.expand(len(z), -1),
         }
         return call_denoiser(unet, z, t, tensors, added_cond_kwargs=added)
+
+
+class Kolors(StableDiffusionXL):
+    """Kolors, whose pipeline pads every prompt on the left to the same length."""
+
+    pipelines = ("KolorsPipeline", "KolorsImg2ImgPipeline", "KolorsPAGPipeline")
+    components = StableDiffusion.components
+    text_encoders = ("text_encoder",)
+    libraries = {"kolors": "diffusers.pipelines.kolors"}  # noqa: RUF012
+    conditions = (*StableDiffusionXL.conditions, ("encoder_hid_dim_type", "text_proj"))
+    pooled_width = "hidden_size"
+
+    def warn_truncated(self, pipeline: Any, prompts: list[str]) -> None:
+        warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline))
 
 
 def guidance_tensors(pipeline: Any, n: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ as a tokenizer. So a folder cannot smuggle in a pipeline or a network that loads
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from inspect import signature
 from typing import Any, get_args, get_type_hints
 
@@ -17,7 +18,7 @@ from ...utils.quiet import quiet
 from ..families.base import Family
 from .origin import INDEX
 
-LIBRARIES = ("diffusers", "transformers")
+LIBRARIES = {"diffusers": "diffusers", "transformers": "transformers"}  # names and modules
 
 
 def component_classes(
@@ -51,7 +52,8 @@ def component_classes(
                 f"{refiner if component in family.text_encoders else ''}"
             )
         library, kind = (part[:80] for part in entry)
-        if library not in LIBRARIES:
+        module = LIBRARIES.get(library) or family.libraries.get(library)
+        if module is None:
             raise InputValueError(
                 f"{INDEX} of {name} takes {component} from {library!r} (class {kind!r}); only "
                 f"classes of {' and '.join(LIBRARIES)} are loaded, so that no other code runs. "
@@ -59,8 +61,8 @@ def component_classes(
             )
         expected = _expected(pipeline_class, component)
         others = family.other_classes.get(component, ())
-        found = _find(library, kind)
-        if found is None or not (issubclass(found, expected) or kind in others or _is_dummy(found)):
+        found = _find(module, kind)
+        if found is None or not (issubclass(found, expected) or kind in others or is_dummy(found)):
             names = [*(other.__name__ for other in expected), *others]
             raise InputValueError(
                 f"{INDEX} of {name} names {library}.{kind} as {component}, but "
@@ -122,17 +124,14 @@ def _expected(pipeline_class: Any, component: str) -> tuple[type, ...]:
     return tuple(networks) or (ModelMixin, PreTrainedModel, PreTrainedTokenizerBase, SchedulerMixin)
 
 
-def _find(library: str, name: str) -> type | None:
-    """Return the class of this name, or None if the library has none."""
-    import diffusers
-    import transformers
-
+def _find(module: str, name: str) -> type | None:
+    """Return the class of this name, or None if the module has none."""
     with quiet():
-        found = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+        found = getattr(import_module(module), name, None)
     return found if isinstance(found, type) else None
 
 
-def _is_dummy(kind: type) -> bool:
+def is_dummy(kind: type) -> bool:
     """Whether a class only stands in for one whose optional package is not installed.
 
     Its ``from_pretrained`` raises an ImportError that names the package.

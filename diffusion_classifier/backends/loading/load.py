@@ -26,7 +26,7 @@ from ..families.parts.class_names import names_of
 from ..families.registry import find_family
 from .beside import config_folder, file_of
 from .complete import complete_weights, explained_failure
-from .components import component_classes, unused_components
+from .components import component_classes, is_dummy, unused_components
 from .files import CONVERT_ADVICE, PICKLE_SUFFIXES, check_files
 from .origin import INDEX, SINGLE_FILE_ADVICE, Origin, local_folder, read_index
 from .single_file import load_single_file
@@ -101,6 +101,8 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
     ]
     with quiet():
         pipeline_class = getattr(diffusers, index["_class_name"])
+    if is_dummy(pipeline_class):
+        pipeline_class.from_pretrained(origin.name)  # raises
     encoders = [name for name in later if name not in family.optional]  # loaded when needed
     used = [name for name in family.components if name in (*parts, *encoders)]
     classes = component_classes(index, used, family, pipeline_class, origin.name)

@@ -29,6 +29,7 @@ SIBLINGS = {
         "StableDiffusionXLPAGPipeline",
         "StableDiffusionXLPAGImg2ImgPipeline",
     ),
+    "kolors": ("KolorsImg2ImgPipeline", "KolorsPAGPipeline"),
     "sd3": (
         "StableDiffusion3Img2ImgPipeline",
         "StableDiffusion3PAGPipeline",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from diffusers.utils import DummyObject, import_utils, requires_backends
 
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
@@ -62,6 +63,29 @@ def test_a_folder_without_an_index_says_what_it_is(folder, part, files, message)
 def test_a_malformed_index_is_reported(folder, text, message):
     (folder / "model_index.json").write_text(text)
     with pytest.raises(ValueError, match=message):
+        load_backend(folder)
+
+
+def test_a_library_of_one_family_is_none_of_another(folder):
+    edit_index(folder, text_encoder=["kolors", "ChatGLMModel"])
+    with pytest.raises(ValueError, match="takes text_encoder from 'kolors'.*so that no other code"):
+        load_backend(folder)
+
+
+def test_a_pipeline_whose_package_is_missing_names_it(folder, monkeypatch):
+    class KolorsPipeline(metaclass=DummyObject):
+        _backends = ("sentencepiece",)
+
+        @classmethod
+        def from_pretrained(cls, *args, **kwargs):
+            requires_backends(cls, cls._backends)
+
+    KolorsPipeline.__module__ = "diffusers.utils.dummy_objects"
+    _, advice = import_utils.BACKENDS_MAPPING["sentencepiece"]
+    monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "sentencepiece", (lambda: False, advice))
+    monkeypatch.setattr("diffusers.KolorsPipeline", KolorsPipeline)
+    edit_index(folder, _class_name="KolorsPipeline")
+    with pytest.raises(ImportError, match="pip install sentencepiece"):
         load_backend(folder)
 
 
