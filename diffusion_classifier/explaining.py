@@ -31,7 +31,7 @@ from .estimator.predicting import Predictor
 from .images.latents import Latents
 from .noise.draws import Draws
 from .noise.prediction import expand, noise_residual
-from .noise.process import PROCESSES
+from .noise.process import PROCESSES, Levels
 from .noise.variational import VariationalBound
 from .pruners import NoPruning
 from .race.batches import BatchSize, encode_from
@@ -231,7 +231,7 @@ def _maps(
     clean = latent.expand_as(noise)
     times, n_prompts = timesteps.to(backend.device), len(condition)
     process.check(latent[None], backend.schedule)
-    z, target = process.corrupt(clean, noise, alpha, sigma, times, backend.dtype)
+    z, target = process.corrupt(clean, noise, Levels(alpha, sigma, times), backend.dtype)
     n_rows = len(times) * n_prompts
     start = 0
     while start < n_rows:

@@ -87,9 +87,9 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     ----------
     schedule : NoiseSchedule
         ``alpha`` and ``sigma`` of the forward process in training.
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens"}
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens", "ordered_tokens"}
         What the network outputs; see :mod:`diffusion_classifier.noise.prediction`, and
-        :mod:`diffusion_classifier.noise.process` for "tokens" and processes of your own.
+        :mod:`diffusion_classifier.noise.process` for tokens and processes of your own.
     input_kind : {"image", "array"}
         How X is read: as pictures, or as numeric rows (a table).
     text_conditional : bool
@@ -214,8 +214,8 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
     def forward(self, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
         """Run the network on noised latents [R, ...], timesteps [R] and R conditions.
 
-        The output has the shape of ``z`` and the meaning of ``prediction_type``. For "tokens",
-        ``z`` is int64 with -1 where a token is masked, and the output logits [R, ..., V].
+        The output has the shape of ``z`` and the meaning of ``prediction_type``. Tokens are int64,
+        and the output logits [R, ..., V]; see :class:`~diffusion_classifier.noise.MaskedTokens`.
         """
 
     def forward_with_variance(

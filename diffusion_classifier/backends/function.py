@@ -54,9 +54,9 @@ class FunctionBackend(Backend):
     schedule : NoiseSchedule or Tensor of shape (T,)
         Noise schedule of training. A tensor holds ``alphas_cumprod`` (``alpha_t^2`` of a
         variance-preserving schedule), not betas. A flow has ``NoiseSchedule.flow(T)``.
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens"}, default="epsilon"
-        What the callable returns; see :mod:`~diffusion_classifier.noise.prediction`. "tokens":
-        logits [R, ..., V] of masked tokens; :mod:`~diffusion_classifier.noise.process`.
+    prediction_type : str, default="epsilon"
+        "epsilon", "v_prediction", "sample", "flow" (:mod:`~diffusion_classifier.noise.prediction`),
+        or logits of "tokens" or "ordered_tokens" (:mod:`~diffusion_classifier.noise.process`).
     classes : sequence of str or int or None, default=None
         Names of all classes, in the order of the network's class indices: a label with the name
         ``classes[k]`` has index k. None: labels or prompts give the index.

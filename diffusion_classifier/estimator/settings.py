@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 from ..backends.base import Backend
 from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES, ResizeMode, read_size
+from ..noise.process import PROCESSES
 from ..noise.variational import VariationalBound
 from ..utils.display import short_repr
 from ..utils.validation import check_option
@@ -66,11 +67,11 @@ def check_variance(backend: Backend, loss: str) -> None:
     ------
     InputValueError
         If ``loss="vlb"`` and the network predicts no variance, or its schedule has no variational
-        bound; or if the network predicts tokens and the loss is not the default.
+        bound; or if the network predicts no noise and the loss is not the default.
     """
-    if loss != "l2" and backend.prediction_type == "tokens":
+    if loss != "l2" and not PROCESSES[backend.prediction_type].predicts_noise:
         raise InputValueError(
-            f"loss={loss!r} is a loss of predicted noise, but this network predicts tokens; leave "
+            f"loss={loss!r} is a loss of predicted noise, but this network predicts none; leave "
             'loss="l2", its default. The error of tokens is their negative log probability.'
         )
     if loss != "vlb":

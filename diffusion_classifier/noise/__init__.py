@@ -2,7 +2,7 @@
 
 from .draws import Draws
 from .prediction import LOSSES, PREDICTION_TYPES, PredictionTypeName, noise_errors
-from .process import PROCESSES, GaussianProcess, MaskedTokens, Process
+from .process import PROCESSES, GaussianProcess, MaskedTokens, OrderedTokens, Process
 from .schedule import NoiseSchedule, karras_sigmas
 from .variational import VariationalBound
 
@@ -14,6 +14,7 @@ __all__ = [
     "GaussianProcess",
     "MaskedTokens",
     "NoiseSchedule",
+    "OrderedTokens",
     "PredictionTypeName",
     "Process",
     "VariationalBound",

@@ -24,8 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# What a network outputs. "tokens" is no prediction of noise: see .process.
-PredictionTypeName = Literal["epsilon", "v_prediction", "sample", "flow", "tokens"]
+# What a network outputs. Tokens are no predictions of noise: see .process.
+PredictionTypeName = Literal[
+    "epsilon", "v_prediction", "sample", "flow", "tokens", "ordered_tokens"
+]
 
 
 class PredictionType(NamedTuple):

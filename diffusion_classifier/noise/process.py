@@ -14,13 +14,19 @@ Diffusion Secretly Models the Conditional Distributions of Clean Data", arXiv 24
 network's predictions differ between orders, the mean is above that of the mixture of all orders. It
 is also the training loss of masked diffusion (Sahoo et al., "Simple and Effective Masked Diffusion
 Language Models", arXiv 2406.07524). It is in nats.
+
+An autoregressive network that reads tokens in any order gives all terms of one order's chain rule
+in one call, so that a draw is an order (Sudakov et al., "Revisiting Autoregressive Models for
+Generative Image Classification", arXiv 2603.19122):
+
+    err = sum over i of -log p(x_i | tokens before i in the order, c).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +39,21 @@ from .schedule import NoiseSchedule
 MASK = -1  # stands in z for a masked token
 
 
+class Levels(NamedTuple):
+    """Where rows are between image and noise: alpha and sigma (R, 1, ...), and timesteps t (R,)."""
+
+    alpha: Tensor
+    sigma: Tensor
+    t: Tensor
+
+
+class Corrupted(NamedTuple):
+    """What the network is given, and what its output is compared with, each (R, ...)."""
+
+    z: Tensor
+    target: Tensor
+
+
 class Process(ABC):
     """A forward process; a backend names the one it was trained with as ``prediction_type``.
 
@@ -40,10 +61,13 @@ class Process(ABC):
 
     Attributes
     ----------
+    predicts_noise : bool
+        Whether errors are losses of predicted noise, of which there are several kinds.
     advice : str
         What to try if the network's errors are not finite.
     """
 
+    predicts_noise = False
     advice = 'Try dtype="bfloat16" or dtype="float32", and check the images and the weights.'
 
     def check(self, x: Tensor, schedule: NoiseSchedule, first: int = 0) -> None:  # noqa: B027
@@ -67,44 +91,17 @@ class Process(ABC):
         return tuple(shape)
 
     @abstractmethod
-    def corrupt(
-        self,
-        x: Tensor,
-        noise: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        t: Tensor,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        """Corrupt latents.
+    def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
+        """Corrupt latents x by the standard normal noise of their draws, both (R, ...).
 
-        Parameters
-        ----------
-        x, noise : Tensor of shape (R, ...)
-            Latents, and the standard normal noise of each row's draw.
-        alpha, sigma : Tensor of shape (R, 1, ...)
-            Levels of the schedule.
-        t : Tensor of shape (R,)
-        dtype : torch.dtype
-            The network's.
-
-        Returns
-        -------
-        tuple of Tensor
-            What the network is given, and the target that its output is compared with, each of
-            shape (R, ...).
+        ``dtype`` is the network's.
         """
 
     @abstractmethod
     def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
-        """Compute the errors before they are summed, (R, ...), in float32 or float64.
+        """Compute errors before they are summed, (R, ...), in float32 or float64.
 
-        Parameters
-        ----------
-        output, target : Tensor of shape (R, ...)
-            The network's output, and what :meth:`corrupt` returned.
-        scale : Tensor of shape (R,)
-        loss : {"l2", "l1", "huber"}
+        ``target`` is of :meth:`corrupt`, ``scale`` (R,), and ``loss`` "l2", "l1" or "huber".
         """
 
     def errors(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
@@ -121,23 +118,17 @@ class GaussianProcess(Process):
         What the network predicts.
     """
 
+    predicts_noise = True
+
     def __init__(self, kind: PredictionType) -> None:
         self.kind = kind
 
     def scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         return self.kind.scale(alpha, sigma)
 
-    def corrupt(
-        self,
-        x: Tensor,
-        noise: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        t: Tensor,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        z = (alpha * x + sigma * noise).to(dtype)
-        return z, self.kind.target(x, noise, alpha, sigma)
+    def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
+        z = (at.alpha * x + at.sigma * noise).to(dtype)
+        return Corrupted(z, self.kind.target(x, noise, at.alpha, at.sigma))
 
     def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
         return LOSSES[loss](noise_residual(output, target, scale))
@@ -155,14 +146,15 @@ class MaskedTokens(Process):
     Two tokens, of which the second is masked, and a network that knows nothing:
 
     >>> process, x = MaskedTokens(), torch.tensor([[4.0, 2.0]])
-    >>> noise, level = torch.tensor([[0.3, -0.8]]), torch.ones(1, 1)
-    >>> z, target = process.corrupt(x, noise, level, level, torch.tensor([0]), torch.float32)
+    >>> noise, at = torch.tensor([[0.3, -0.8]]), Levels(*torch.ones(2, 1, 1), torch.tensor([0]))
+    >>> z, target = process.corrupt(x, noise, at, torch.float32)
     >>> z.tolist(), target.tolist()
     ([[4, -1]], [[-1, 2]])
     >>> process.errors(torch.zeros(1, 2, 8), target, torch.ones(1), "l2") / torch.tensor(8).log()
     tensor([2.])
     """
 
+    masks = True
     advice = (
         "Tokens must be less than the length of the logits' last axis, the vocabulary. If they "
         'are, try dtype="bfloat16" or dtype="float32", and check the weights.'
@@ -170,7 +162,7 @@ class MaskedTokens(Process):
 
     def check(self, x: Tensor, schedule: NoiseSchedule, first: int = 0) -> None:
         n_tokens = x[0].numel()
-        if n_tokens != schedule.n_timesteps:
+        if self.masks and n_tokens != schedule.n_timesteps:
             raise InputValueError(
                 f"image {first} has {n_tokens} tokens, but the schedule has "
                 f"{schedule.n_timesteps} levels, one for each number of masked tokens; use "
@@ -189,18 +181,9 @@ class MaskedTokens(Process):
     def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
         return (*shape, ...)
 
-    def corrupt(
-        self,
-        x: Tensor,
-        noise: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
-        t: Tensor,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        rank = noise.flatten(1).argsort(stable=True, dim=1).argsort(1).view_as(noise)
-        is_masked, tokens = rank <= t.view(-1, *[1] * (noise.ndim - 1)), x.long()
-        return tokens.where(~is_masked, MASK), tokens.where(is_masked, MASK)
+    def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
+        is_masked, tokens = _ranks(noise) <= at.t.view(-1, *[1] * (noise.ndim - 1)), x.long()
+        return Corrupted(tokens.where(~is_masked, MASK), tokens.where(is_masked, MASK))
 
     def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
         if output.ndim != target.ndim + 1:
@@ -216,7 +199,36 @@ class MaskedTokens(Process):
         return terms.masked_fill(unknown, torch.inf) / expand(share, terms)
 
 
+class OrderedTokens(MaskedTokens):
+    """Gives an autoregressive network tokens and an order; the error is ``-log p`` by that order.
+
+    The network is given ``z`` (R, 2, ...) in int64: tokens, and the place of each in the order,
+    from 0 on. Its logits (R, ..., V) for a token may depend on those before it in the order only, which
+    nothing here can check. Timesteps have no meaning: ``NoiseSchedule.masking(1)`` has one.
+
+    Examples
+    --------
+    >>> noise, at = torch.tensor([[0.3, -0.8]]), Levels(*torch.ones(2, 1, 1), torch.tensor([0]))
+    >>> OrderedTokens().corrupt(torch.tensor([[4.0, 2.0]]), noise, at, torch.float32).z.tolist()
+    [[[4, 2], [1, 0]]]
+    """
+
+    masks = False
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
+        return (shape[0], *shape[2:], ...)
+
+    def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
+        return Corrupted(torch.stack([x.long(), _ranks(noise)], 1), x.long())
+
+
+def _ranks(noise: Tensor) -> Tensor:
+    """Return the place of each number among those of its row, in rising order."""
+    return noise.flatten(1).argsort(stable=True, dim=1).argsort(1).view_as(noise)
+
+
 PROCESSES: dict[str, Process] = {
     **{name: GaussianProcess(kind) for name, kind in PREDICTION_TYPES.items()},
     "tokens": MaskedTokens(),
+    "ordered_tokens": OrderedTokens(),
 }

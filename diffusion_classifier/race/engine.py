@@ -26,7 +26,7 @@ from ..backends.base import Backend, Conditioning, check_output
 from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
 from ..noise.prediction import expand, noise_residual
-from ..noise.process import PROCESSES
+from ..noise.process import PROCESSES, Levels
 from ..noise.variational import VariationalBound
 from .batches import BatchSize, BatchSizeOption, encode_from, is_fixed
 from .memory import memory_of, meter_of, network_memory
@@ -80,7 +80,7 @@ class Engine:
         self._stop = Event()
         self._latents: dict[int, Tensor] = {}
         self._is_released = bytearray(n_images)  # decided from records before they were encoded
-        self._rounds: dict[Draws, _Levels] = {}
+        self._rounds: dict[Draws, _Drawn] = {}
         self._noise_bytes = 0
         self._shape: torch.Size | None = None  # of every latent
         self._encoding = BatchSize.of_encoder(batch_size)
@@ -199,12 +199,12 @@ class Engine:
                 places.extend(range(first[draws], first[draws] + len(draws)))
             images.extend([number] * request.n_draws)
         rounds = [self._round(draws, x) for draws in first]
-        levels = _Levels(*map(torch.cat, zip(*rounds, strict=True)))
+        levels = _Drawn(*map(torch.cat, zip(*rounds, strict=True)))
         image, draw = (self._to_device(torch.tensor(index)) for index in (images, places))
         x, noise = x.index_select(0, image), levels.noise.index_select(0, draw)
         alpha, sigma = levels.alpha.index_select(0, draw), levels.sigma.index_select(0, draw)
         t = levels.t.index_select(0, draw)
-        z, target = self._process.corrupt(x, noise, alpha, sigma, t, self._dtype)
+        z, target = self._process.corrupt(x, noise, Levels(alpha, sigma, t), self._dtype)
         return _Noised(
             z,
             t,
@@ -213,14 +213,14 @@ class Engine:
             x if self._bound is not None else None,
         )
 
-    def _round(self, draws: Draws, x: Tensor) -> _Levels:
+    def _round(self, draws: Draws, x: Tensor) -> _Drawn:
         """Return a round's noise and levels on the device; kept there, as all images share it."""
         if draws in self._rounds:
             return self._rounds[draws]
         alpha, sigma = self.backend.schedule.at(draws.timesteps)
         scale = self._process.scale(alpha, sigma).float()
         noise = self._to_device(draws.noise(x.shape[1:])).to(x.dtype)
-        levels = _Levels(
+        levels = _Drawn(
             noise,
             expand(alpha, noise),
             expand(sigma, noise),
@@ -290,7 +290,7 @@ class Stopped(Exception):
     """Raised by an engine that was told to stop because one beside it failed."""
 
 
-class _Levels(NamedTuple):
+class _Drawn(NamedTuple):
     """Draws of one or more rounds: their noise [J, ...], levels [J, 1, ...], scale and t [J]."""
 
     noise: Tensor

@@ -31,7 +31,7 @@ class RecordSetup:
     scoring : Scoring
         Turns errors into class losses: weights, priors and the class of each prompt.
     schedule : NoiseSchedule
-    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens"}
+    prediction_type : {"epsilon", "v_prediction", "sample", "flow", "tokens", "ordered_tokens"}
     loss : {"l2", "l1", "huber", "vlb"}
     classes : ndarray of shape (K,)
     prompts : tuple of str of length P

@@ -125,10 +125,10 @@ class ExponentialWeighting(Weighting):
     """
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
-        if prediction_type == "tokens":
+        if not PROCESSES[prediction_type].predicts_noise:
             raise InputValueError(
-                'weighting="exponential" weighs noisy pictures, and this network predicts tokens; '
-                'use weighting="uniform", whose losses are -log p(x | c).'
+                'weighting="exponential" weighs noisy pictures, and this network predicts no '
+                'noise; use weighting="uniform".'
             )
         if prediction_type == "flow":
             u = schedule.sigma

@@ -20,7 +20,7 @@ from ..backends import Backend, Conditioning, DiffusersBackend, FunctionBackend
 from ..backends.base import describe
 from ..errors import DiffusionClassifierError
 from ..noise import PROCESSES, NoiseSchedule
-from .subject import Subject, require, require_close, row_errors
+from .subject import Subject, corrupted, require, require_close, row_errors
 
 HALF = {torch.float16: 5e-3, torch.bfloat16: 5e-2}  # how much errors may change at most
 
@@ -188,8 +188,7 @@ def check_inputs_unchanged(subject: Subject) -> None:
         "pipelines write their templates into the list).",
     )
     rows = subject.own_rows
-    x = rows.x.long() if backend.prediction_type == "tokens" else rows.x.to(backend.dtype)
-    given = {"z": x, "t": rows.t, **rows.condition.tensors}
+    given = {"z": corrupted(backend, rows).z, "t": rows.t, **rows.condition.tensors}
     before = {name: tensor.clone() for name, tensor in given.items()}
     with torch.inference_mode():
         backend.forward(given["z"], given["t"], rows.condition)
@@ -244,8 +243,8 @@ def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
 def check_nan(subject: Subject) -> None:
     """Check that NaN in the network is not hidden, so that the classifier can refuse it."""
     rows = subject.own_rows
-    if subject.backend.prediction_type == "tokens":
-        return  # which are integers
+    if not corrupted(subject.backend, rows).z.is_floating_point():
+        return  # tokens are integers
     z = torch.full_like(rows.x, torch.nan).to(subject.backend.dtype)
     try:
         with torch.inference_mode():

@@ -1,7 +1,9 @@
 """Generators of tokens as classifiers: their probabilities are the posterior."""
 
 import math
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from diffusion_classifier.noise import (
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.testing import check_backend
-from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint
+from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint, by_order
 
 X = STATES.numpy()
 LABELS = list(range(N_CLASSES))
@@ -60,6 +62,19 @@ def test_probabilities_are_the_posterior_within_their_sampling_error(weighting):
     truth = joint.posterior().numpy()
     assert np.abs(np.exp(log_proba) - truth).max() < 0.04
     np.testing.assert_array_equal(log_proba.argmax(1), truth.argmax(1))
+
+
+def test_an_order_of_an_exact_network_gives_the_posterior_with_a_single_draw():
+    joint = Joint()
+    backend = backend_of(
+        lambda z, t, k: by_order(joint, z, k),
+        schedule=NoiseSchedule.masking(1),
+        prediction_type="ordered_tokens",
+        classes=LABELS,
+    )
+    clf = classifier(backend, pruner=NoPruning(1))
+    np.testing.assert_allclose(clf.predict_proba(X), joint.posterior(), rtol=1e-5)
+    check_backend(backend, skip=["check_pickle_and_clone"])
 
 
 def test_a_race_is_as_accurate_as_bayes():
@@ -178,3 +193,20 @@ def test_a_process_of_ones_own_has_a_name(monkeypatch):
         )
         errors[kind] = classifier(backend, pruner=NoPruning(8)).errors(X).errors
     np.testing.assert_allclose(errors["doubled"], 2 * errors["flow"], rtol=1e-6)
+
+
+def test_every_block_of_the_page_on_tokens_runs(capsys):
+    page = Path(__file__).parents[2] / "docs" / "tokens.md"
+    names: dict = {}
+    kinds, before = [], dict(PROCESSES)
+    try:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+            exec(block, names)
+            kinds.append(names["clf"].backend_.prediction_type)
+    finally:
+        PROCESSES.clear()
+        PROCESSES.update(before)
+    assert kinds == ["tokens", "tokens", "absolute flow"]
+    answers, temperature = re.match(r"\[(.*?)\] ([\d.]+)", capsys.readouterr().out).groups()
+    assert set(answers.split()) <= {"'cat'", "'dog'"}
+    assert float(temperature) == pytest.approx(1, rel=1e-9)

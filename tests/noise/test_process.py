@@ -11,20 +11,22 @@ from diffusion_classifier.noise import (
     PROCESSES,
     MaskedTokens,
     NoiseSchedule,
+    OrderedTokens,
     noise_errors,
 )
 from diffusion_classifier.noise.draws import keyed_noise
 from diffusion_classifier.noise.prediction import expand
+from diffusion_classifier.noise.process import Levels
 from diffusion_classifier.scoring import LikelihoodWeighting, NativeWeighting, UniformWeighting
 from diffusion_classifier.scoring.natural import natural_temperature
-from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint
+from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint, by_order
 
 TOKENS = MaskedTokens()
 ONE = torch.ones(1)
 
 
 def mask(x, noise, t):
-    return TOKENS.corrupt(x.float(), noise, ONE, ONE, torch.as_tensor(t), torch.float32)
+    return TOKENS.corrupt(x.float(), noise, Levels(ONE, ONE, torch.as_tensor(t)), torch.float32)
 
 
 def test_mean_error_over_all_orders_and_masks_is_the_negative_log_likelihood():
@@ -52,6 +54,20 @@ def test_a_draw_masks_t_plus_1_tokens_and_leaves_the_others():
     assert float((often - 0.5).abs().max()) < 0.2
     tied, _ = mask(x, torch.zeros(600, 2, 3), t)
     assert torch.equal((tied == -1).flatten(1).sum(1), t + 1)
+
+
+def test_error_of_an_order_is_the_negative_log_likelihood_by_that_order():
+    joint, process = Joint(), OrderedTokens()
+    orders = torch.tensor(list(itertools.permutations(range(N_TOKENS))))
+    t = torch.zeros(len(orders), dtype=torch.int64)
+    for k in range(N_CLASSES):
+        for number, x in enumerate(STATES):
+            x = x.float().expand(len(t), -1)
+            z, target = process.corrupt(x, 2.0 * orders, Levels(ONE, ONE, t), torch.float32)
+            assert torch.equal(z[:, 1], orders)
+            errors = process.errors(by_order(joint, z, torch.full_like(t, k)), target, ONE, "l2")
+            expected = -joint.table[k, number].log().expand(len(t))
+            torch.testing.assert_close(errors, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -100,7 +116,7 @@ def test_noise_is_corrupted_and_judged_as_before(kind):
     process, schedule = PROCESSES[kind], NoiseSchedule.flow(10)
     alpha, sigma = schedule.at(t)
     a, s = expand(alpha, x), expand(sigma, x)
-    z, target = process.corrupt(x, eps, a, s, t, torch.bfloat16)
+    z, target = process.corrupt(x, eps, Levels(a, s, t), torch.bfloat16)
     assert torch.equal(z, (a * x + s * eps).bfloat16())
     assert torch.equal(target, PREDICTION_TYPES[kind].target(x, eps, a, s))
     scale = process.scale(alpha, sigma).float()

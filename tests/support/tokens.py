@@ -33,3 +33,13 @@ class Joint(torch.nn.Module):
     def posterior(self):
         """p(c | x) of every image [16, K], for classes of equal probability."""
         return (self.table / self.table.sum(0)).T
+
+
+def by_order(joint, z, class_index):
+    """Logits of each token given those before it in its row's order, z [R, 2, L]."""
+    tokens, place = z[:, 0], z[:, 1]
+    logits = torch.empty(*tokens.shape, 2, dtype=torch.float64)
+    for i in range(N_TOKENS):
+        before = tokens.where(place < place[:, i : i + 1], -1)
+        logits[:, i] = joint(before, None, class_index)[:, i]
+    return logits
