@@ -68,7 +68,9 @@ def test_a_malformed_index_is_reported(folder, text, message):
 
 def test_a_library_of_one_family_is_none_of_another(folder):
     edit_index(folder, text_encoder=["kolors", "ChatGLMModel"])
-    with pytest.raises(ValueError, match=r"takes text_encoder from 'kolors'.*so that no other code"):
+    with pytest.raises(
+        ValueError, match=r"takes text_encoder from 'kolors'.*so that no other code"
+    ):
         load_backend(folder)
 
 
