@@ -203,8 +203,8 @@ class OrderedTokens(MaskedTokens):
     """Gives an autoregressive network tokens and an order; the error is ``-log p`` by that order.
 
     The network is given ``z`` (R, 2, ...) in int64: tokens, and the place of each in the order,
-    from 0 on. Its logits (R, ..., V) for a token may depend on those before it in the order only, which
-    nothing here can check. Timesteps have no meaning: ``NoiseSchedule.masking(1)`` has one.
+    from 0 on. Its logits (R, ..., V) for a token may depend on those before it in the order only,
+    which nothing here can check. Timesteps have no meaning: ``NoiseSchedule.masking(1)`` has one.
 
     Examples
     --------
