@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 import warnings
 from pathlib import Path
 
@@ -210,3 +211,21 @@ def test_every_block_of_the_page_on_tokens_runs(capsys):
     answers, temperature = re.match(r"\[(.*?)\] ([\d.]+)", capsys.readouterr().out).groups()
     assert set(answers.split()) <= {"'cat'", "'dog'"}
     assert float(temperature) == pytest.approx(1, rel=1e-9)
+
+
+def test_the_example_and_the_benchmark_train_continue_and_write_a_page(
+    tmp_path, monkeypatch, capsys
+):
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    main = runpy.run_path(str(root / "benchmarks" / "tokens.py"))["main"]
+    page = tmp_path / "page.md"
+    few = ["--n-images", "8", "--draws", "1", "2", "--folder", str(tmp_path)]
+    main(["--steps", "2", "--only", "tokens", *few])
+    main(["--steps", "2", *few, "--output", str(page)])
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (\d+) \|", page.read_text("utf-8"), re.M)
+    assert [row[1:] for row in rows if row[1] != "race"] == [
+        ("1 draws", "10"),
+        ("2 draws", "20"),
+    ] * 2
+    assert capsys.readouterr().out.count("digits-tokens: step 2 of 2") == 1  # then it was read
