@@ -37,8 +37,8 @@ column is empty until somebody runs a row.
 {table}
 
 - Published: accuracy in per cent with Stable Diffusion 2.0 at 512 pixels; for Winoground the text
-  score. Figures marked * were not compared with a second source. Look them up in the paper before
-  you cite them. A dash: the paper has no figure.
+  score. Each figure was compared with the tables on the
+  [authors' page](https://diffusion-classifier.github.io). A dash: the paper has no figure.
 - Rows: passes through the network per image, from the published stages.
 - Hours: rows times images, at {rate:.0f} rows per second. This is what a network of the size of
   Stable Diffusion 1.5 took on one NVIDIA H200 in bfloat16
@@ -113,13 +113,12 @@ def make_page(rate):
     for name in suite_names():
         suite = load_suite(name)
         paper, n = suite.published, suite.published.n_images or suite.n_images
-        star = "" if paper.checked else " *"
         rows = paper.rows(suite.n_classes)
         most = MOST_DRAWS * suite.n_classes
         cells = [
             f"`{name}`: {suite.title}",
             f"{n:,}",
-            "–" if paper.figure is None else f"{paper.figure}{star}",
+            "–" if paper.figure is None else f"{paper.figure}",
             "",
             f"{rows:,}",
             as_hours(hours(suite, rows, n, rate)),

@@ -93,7 +93,7 @@ class Published:
     source : str
         Where it stands.
     checked : bool
-        Whether ``figure`` was compared with another source that quotes it.
+        Whether ``figure`` was compared with a table that its authors publish.
     n_images : int or None
         Images that were evaluated; None is all of them.
     stages, keep : tuple of int

@@ -150,3 +150,21 @@ def test_unknown_names_list_the_known_ones(tmp_path):
     (tmp_path / "code.yaml").write_text("!!python/object/apply:os.getcwd []")
     with pytest.raises(InputValueError, match="cannot be read as YAML"):
         load_suite(tmp_path / "code.yaml")
+
+
+def test_published_figures_are_those_of_the_authors_tables():
+    theirs = {  # https://diffusion-classifier.github.io
+        "food": 77.7,
+        "cifar10": 88.5,
+        "aircraft": 26.4,
+        "pets": 87.3,
+        "flowers": 66.3,
+        "stl10": 95.4,
+        "imagenet": 61.4,
+        "objectnet": 43.4,
+        "winoground": 38.5,
+    }
+    papers = {name: load_suite(name).published for name in suite_names()}
+    ours = {name: paper.figure for name, paper in papers.items() if paper.figure is not None}
+    assert ours == theirs
+    assert all(papers[name].checked for name in theirs)
