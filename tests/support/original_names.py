@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 RESNET = {
@@ -16,9 +17,22 @@ RESNET = {
 UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+}
+OPEN_CLIP = {
+    "embeddings.token_embedding": "token_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "encoder.layers": "transformer.resblocks",
+    "self_attn": "attn",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "final_layer_norm": "ln_final",
 }
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
@@ -65,6 +79,23 @@ def vae_name(key, blocks):
     return key
 
 
+def open_clip_tensors(tensors):
+    """CLIP's tensors by OpenCLIP's names; there queries, keys and values are one."""
+    found, fused = {}, {}
+    for key, tensor in tensors.items():
+        key = key.removeprefix("text_model.")
+        for ours, theirs in OPEN_CLIP.items():
+            key = key.replace(ours, theirs)
+        if match := re.fullmatch(r"(.*attn\.)([qkv])_proj\.(weight|bias)", key):
+            fused.setdefault(f"{match[1]}in_proj_{match[3]}", {})[match[2]] = tensor
+            continue
+        turned = key == "text_projection.weight"
+        found["text_projection" if turned else key] = tensor.T if turned else tensor
+    for key, parts in fused.items():
+        found[key] = torch.cat([parts[name] for name in "qkv"])
+    return found
+
+
 def original_tensors(pipeline):
     """All tensors of a tiny Stable Diffusion pipeline by their original names."""
     attends = ["CrossAttn" in kind for kind in pipeline.unet.config.up_block_types]
@@ -74,8 +105,13 @@ def original_tensors(pipeline):
         found[f"model.diffusion_model.{unet_name(key, attends)}"] = tensor
     for key, tensor in pipeline.vae.state_dict().items():
         found[f"first_stage_model.{vae_name(key, blocks)}"] = tensor
+    second = getattr(pipeline, "text_encoder_2", None)
+    first = "cond_stage_model" if second is None else "conditioner.embedders.0"
     for key, tensor in pipeline.text_encoder.state_dict().items():
-        found[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+        found[f"{first}.transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+    if second is not None:
+        named = open_clip_tensors(second.state_dict())
+        found |= {f"conditioner.embedders.1.model.{key}": value for key, value in named.items()}
     return {key: tensor.contiguous() for key, tensor in found.items()}
 
 

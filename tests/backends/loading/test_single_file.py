@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModelWithProjection
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
@@ -15,7 +17,7 @@ from diffusion_classifier.backends.resolve import load_backend
 from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.pruners import NoPruning
 from tests.support.original_names import single_file
-from tests.support.pipelines import sample_output, tiny_sd
+from tests.support.pipelines import sample_output, tiny_sd, tiny_sdxl
 
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
 
@@ -37,6 +39,32 @@ def test_a_file_predicts_as_the_pipeline_it_was_made_of(file):
     images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     own = DiffusersBackend(tiny_sd()).encode_images(images)
     torch.testing.assert_close(backend.encode_images(images), own, rtol=1e-5, atol=1e-5)
+
+
+def wide_sdxl():
+    """SDXL whose text encoders have different widths, by which diffusers tells them apart."""
+    pipeline = tiny_sdxl()
+    config = pipeline.text_encoder_2.config
+    config.hidden_size = config.projection_dim = 24
+    pipeline.text_encoder_2 = CLIPTextModelWithProjection(config).eval()
+    widths = {"cross_attention_dim": 16 + 24, "projection_class_embeddings_input_dim": 6 * 8 + 24}
+    pipeline.unet = UNet2DConditionModel(**{**pipeline.unet.config, **widths}).eval()
+    return pipeline
+
+
+def test_a_file_with_two_text_encoders_predicts_as_its_pipeline(tmp_path):
+    pipeline = wide_sdxl()
+    backend = load_backend(single_file(pipeline, tmp_path / "xl.safetensors"))
+    expected = sample_output(DiffusersBackend(pipeline))
+    torch.testing.assert_close(sample_output(backend), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("own", "other"), [(tiny_sd, wide_sdxl), (wide_sdxl, tiny_sd)])
+def test_a_config_folder_of_another_kind_gets_one_clear_error(tmp_path, own, other):
+    file = single_file(own(), tmp_path / "own.safetensors")
+    config = single_file(other(), tmp_path / "other.safetensors").with_suffix("")
+    with pytest.raises((OSError, ValueError), match="config"):
+        DiffusersBackend.from_single_file(file, config=config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
