@@ -209,6 +209,15 @@ CASES = {
         text_encoders=ONE_ENCODER,
         spread=1e-3,
     ),
+    "hunyuan_image": replace(
+        SD3,
+        build=tier_two_flows.tiny_hunyuan_image,
+        call={"output_type": "pt", "height": 16, "width": 24, "distilled_guidance_scale": 1.0},
+        image_size=(128, 128),
+        labels=("a cat", "the word 'dog' on a wall", 'the word "eel"', "two eels"),
+        text_encoders=TWO_ENCODERS,
+        spread=1e-3,
+    ),
     "edm": replace(XL, build=tier_two_pipelines.tiny_edm, prediction_type="v_prediction"),
     "playground": replace(
         XL,

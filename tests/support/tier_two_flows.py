@@ -15,6 +15,7 @@ from tests.support.language_pipelines import (
 )
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
 from tests.support.pipelines import autoencoder, built_once, heed_prompts
+from tests.support.tier_two_pipelines import qwen_image
 
 FLOW_NETWORK = {
     "num_layers": 1,
@@ -178,3 +179,45 @@ def qwen_image_21() -> dict[str, Any]:
 def tiny_qwen_image_21() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     return diffusers.QwenImage21Pipeline(**qwen_image_21(), scheduler=scheduler)
+
+
+@built_once
+def hunyuan_image() -> dict[str, Any]:
+    parts, glyphs = qwen_image(), transformers.ByT5Tokenizer(extra_ids=0)
+    transformer = diffusers.HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        text_embed_dim=16,
+        text_embed_2_dim=32,
+        rope_axes_dim=(4, 4),
+        guidance_embeds=True,
+    )
+    heed_prompts(transformer, {"add_v_proj": 20.0})
+    vae = diffusers.AutoencoderKLHunyuanImage(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        spatial_compression_ratio=2,
+        sample_size=16,
+        scaling_factor=0.75,
+    )
+    return {
+        "tokenizer": parts["tokenizer"],
+        "text_encoder": parts["text_encoder"],
+        "tokenizer_2": glyphs,
+        "text_encoder_2": t5_text_encoder(glyphs),
+        "transformer": transformer,
+        "vae": vae,
+    }
+
+
+def tiny_hunyuan_image() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
+    return diffusers.HunyuanImagePipeline(**hunyuan_image(), scheduler=scheduler)

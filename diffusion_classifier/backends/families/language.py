@@ -1,4 +1,4 @@
-"""Flow transformers whose prompts are read by a language model: Z-Image, CogView4, HiDream.
+"""Flow transformers with language models: Z-Image, CogView4, HiDream, HunyuanImage.
 
 Language models give as many states as a prompt has tokens. Z-Image's network (arXiv 2511.22699)
 takes a list of such states and masks what it pads. CogView4's attends to all that it is given, so
@@ -8,6 +8,9 @@ length among the rows.
 
 HiDream (arXiv 2505.22705) reads the states of every layer of Llama, padded to one length, beside
 those of T5 and two CLIPs.
+
+HunyuanImage 2.1 (https://github.com/Tencent-Hunyuan/HunyuanImage-2.1) pads prompts to 1,000 tokens
+and masks the padding. ByT5 also reads what a prompt has in quotation marks.
 
 CogView4's time is not its noise level. With ``s = time / T`` and a shift ``m`` that grows with the
 image, ``sigma = m / (m + 1 / s - 1)``; so ``s = sigma / (sigma + m (1 - sigma))``.
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import InputValueError
 from ...utils.quiet import quiet
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
@@ -157,3 +161,44 @@ class HiDream(FlowFamily):
             **tensors,
             return_dict=False,
         )[0]
+
+
+class HunyuanImage(FlowFamily):
+    """HunyuanImage 2.1. For the one distilled to imitate guidance we pass a scale of 1, none."""
+
+    pipelines = ("HunyuanImagePipeline",)
+    half_dtype = torch.bfloat16
+    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
+    text_encoders = TWO_ENCODERS
+
+    def check(self, pipeline: Any) -> None:
+        super().check(pipeline)
+        if pipeline.transformer.config.use_meanflow:
+            raise InputValueError(
+                "the transformer was distilled to predict the mean velocity of a step "
+                "(use_meanflow), which is no expected noise; use HunyuanImage 2.1 itself."
+            )
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = pipeline.default_sample_size * pipeline.vae_scale_factor
+        return side, side
+
+    def patch_size(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.patch_size[-1]
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        warn_truncated(pipeline.tokenizer, prompts, pipeline.tokenizer_max_length)
+        states, mask, quoted, quoted_mask = encode_text(pipeline, prompts, batch_size=len(prompts))
+        dtype = pipeline.transformer.dtype
+        return Conditioning(
+            encoder_hidden_states=states.to(dtype),
+            encoder_attention_mask=mask,
+            encoder_hidden_states_2=quoted.to(dtype),
+            encoder_attention_mask_2=quoted_mask,
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        tensors, transformer = dict(condition.tensors), pipeline.transformer
+        if transformer.config.guidance_embeds:
+            tensors["guidance"] = torch.full_like(t, 1000, dtype=transformer.dtype)
+        return call_denoiser(transformer, z, flow_time(t).to(transformer.dtype), tensors)

@@ -68,6 +68,7 @@ OTHER_INPUTS: dict[str, dict[str, str]] = {
     "Flux2KleinPipeline": {MASK: "Flux2KleinInpaint"},
     "ChromaPipeline": {MASK: "ChromaInpaint"},
     "CogView4Pipeline": {CONTROL: "CogView4Control"},
+    "HunyuanImagePipeline": {SMALL: "HunyuanImageRefiner"},
     "BriaFiboPipeline": {SECOND: "BriaFiboEdit"},
     "IFPipeline": {
         MASK: "IFInpainting IFInpaintingSuperResolution",

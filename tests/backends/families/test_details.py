@@ -308,3 +308,10 @@ def test_a_folder_of_an_unknown_family_lists_those_known(tmp_path):
     edit_index(folder, _class_name="ConsistencyModelPipeline")
     with pytest.raises(ValueError, match=r"ConsistencyModelPipeline.*FluxPipeline.*FunctionB"):
         load_backend(folder)
+
+
+def test_a_network_distilled_to_mean_velocities_is_refused():
+    pipeline = tier_two_flows.tiny_hunyuan_image()
+    pipeline.transformer.register_to_config(use_meanflow=True)
+    with pytest.raises(ValueError, match=r"mean velocity.*use HunyuanImage 2\.1 itself"):
+        DiffusersBackend(pipeline)
