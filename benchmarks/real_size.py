@@ -1,11 +1,11 @@
 """Classify with a model of real size on a CPU: Stable Diffusion 1.5 with random weights.
 
-Builds the pipeline from the configurations below (865 million parameters in the UNet, CLIP-L's text
+Builds the pipeline from the configurations below (860 million parameters in the UNet, CLIP-L's text
 encoder, the KL autoencoder), saves it as a folder, loads the folder by its name and classifies one
 512 x 512 image: two classes, two draws. Random weights say nothing about accuracy; memory, seconds
 and file formats are those of the real model. Then compares float16 with float32 on a UNet of the
 size of Stable Diffusion 2. Each stage runs in a process of its own, whose peak memory is reported.
-Nothing is downloaded. Needs 5 GB of disk, 16 GB of memory and about six minutes on two busy cores:
+Nothing is downloaded. Needs 5 GB of disk, 16 GB of memory and about nine minutes on two busy cores:
 
     python benchmarks/real_size.py
 """
@@ -260,7 +260,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--side", type=int, default=32, help="latents of the float16 comparison")
+    parser.add_argument("--side", type=int, default=16, help="latents of the float16 comparison")
     parser.add_argument("--draws", type=int, default=4, help="timesteps of that comparison")
     parser.add_argument("--output", type=Path, default=Path("docs/benchmarks/real_size.md"))
     options = parser.parse_args(argv)
