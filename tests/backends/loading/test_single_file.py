@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
@@ -104,6 +105,17 @@ def test_a_file_is_loaded_again_from_pickles_and_saved_classifiers(file, tmp_pat
     clf.save(tmp_path / "fitted")
     for twin in (pickle.loads(pickle.dumps(clf)), DiffusionClassifier.load(tmp_path / "fitted")):
         np.testing.assert_array_equal(twin.predict_proba(images), expected)
+
+
+@pytest.mark.slow
+def test_a_file_is_loaded_again_by_joblib_workers(file):
+    clf = DiffusionClassifier(str(file), pruner=NoPruning(2), random_state=0, verbose=0)
+    images = np.random.default_rng(0).random((4, 16, 16, 3))
+    expected = clf.fit(None, ["a cat", "a dog"]).predict_proba(images)
+    halves = Parallel(n_jobs=2, backend="loky")(
+        delayed(clf.predict_proba)(part) for part in (images[:2], images[2:])
+    )
+    np.testing.assert_allclose(np.concatenate(halves), expected, rtol=1e-3)
 
 
 def test_a_file_that_was_written_over_is_loaded_again_and_is_another_model(file):

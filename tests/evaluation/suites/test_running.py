@@ -80,6 +80,55 @@ def test_a_tree_and_a_saved_data_set_give_the_same_figure(tree, saved, templates
     assert "accuracy" in one.to_html(tmp_path / "report.html")
 
 
+@pytest.fixture
+def by_id(tmp_path, monkeypatch):
+    """A repository of the Hub: parquet files of a split, under the data set's own id."""
+    import datasets
+
+    def make(images="image", labels="label"):
+        suite = load_suite("pets")
+        folder = tmp_path / suite.data_id / "data"
+        folder.mkdir(parents=True)
+        features = {images: datasets.Image(), labels: datasets.ClassLabel(names=CLASSES)}
+        rows = {images: [Image.fromarray(image) for image in SCENES.images]}
+        rows[labels] = [CLASSES.index(color) for color in SCENES.color]
+        data = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        data.to_parquet(folder / "test-00000-of-00001.parquet")
+        return suite
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return make
+
+
+def test_a_data_set_is_read_by_its_id(by_id, tree, templates):
+    suite = by_id()
+    assert suite.data_id.count("/") == 1
+    one = evaluate_suite(classifier(), "pets", templates=templates, tell=None)
+    two = evaluate_suite(classifier(), "pets", tree, templates=templates, tell=None)
+    assert one.evaluation.n == 14 and one.figure == two.figure
+    assert one.figure.value >= 13 / 14
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"images": "picture"}, "image"),
+        ({"labels": "kind"}, "label"),
+    ],
+)
+def test_a_data_set_without_a_column_names_it(by_id, columns, message):
+    by_id(**columns)
+    with pytest.raises(InputValueError, match=message):
+        read_suite_images(load_suite("pets"))
+
+
+def test_a_split_that_does_not_exist_is_named(by_id):
+    suite = replace(by_id(), split="validation")
+    with pytest.raises(InputValueError, match=r"'validation', cannot be loaded.*--data FOLDER"):
+        read_suite_images(suite)
+
+
 def test_a_second_run_asks_the_network_nothing(tree, templates, tmp_path, monkeypatch):
     options = {"templates": templates, "memory": tmp_path / "memory", "limit": 7}
     first = evaluate_suite(classifier(), "pets", tree, tell=None, **options)
