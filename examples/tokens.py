@@ -7,7 +7,7 @@ digits are held out:
 
     python examples/tokens.py
 
-Training takes five to eight minutes on one core. It continues from its checkpoint if interrupted.
+Training takes about eight minutes on one core. It continues from its checkpoint if interrupted.
 """
 
 from __future__ import annotations

@@ -229,7 +229,8 @@ class FunctionBackend(Backend):
             if self.input_kind == "image" and self.input_shape[0] == 1:
                 images = to_grey(images)
             images = reshaped(images, self.input_shape)
-        return images if self.encode is None else self.encode(images)
+        encoded = images if self.encode is None else self.encode(images)
+        return PROCESSES[self.prediction_type].latents(encoded)
 
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
         """Return ``class_index`` [P], the index that each prompt states.
@@ -314,8 +315,7 @@ class FunctionBackend(Backend):
         shape = (len(z), 2 * z.shape[1], *z.shape[2:])
         why = " It has twice the channels of z: the prediction, then the variance."
         output = check_output(self._call(z, t, condition), shape, "function", why)
-        prediction, variance = output.chunk(2, 1)
-        return prediction, variance
+        return output[:, : z.shape[1]], output[:, z.shape[1] :]
 
     def _call(self, z: Tensor, t: Tensor, condition: Conditioning) -> Any:
         index = condition["class_index"]

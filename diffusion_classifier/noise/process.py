@@ -76,6 +76,10 @@ class Process(ABC):
         ``first`` is the number of the first image.
         """
 
+    def latents(self, encoded: Any) -> Any:
+        """Return what a backend's ``encode`` returned as latents; by default as it is."""
+        return encoded
+
     def scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Return the factor [J] by which residuals are scaled; 1 by default.
 
@@ -156,8 +160,9 @@ class MaskedTokens(Process):
 
     masks = True
     advice = (
-        "Tokens must be less than the length of the logits' last axis, the vocabulary. If they "
-        'are, try dtype="bfloat16" or dtype="float32", and check the weights.'
+        "Tokens must be less than the length of the logits' last axis, the vocabulary, and none "
+        "may have probability 0 (a logit of minus infinity). If so, "
+        'try dtype="bfloat16" or dtype="float32", and check the weights.'
     )
 
     def check(self, x: Tensor, schedule: NoiseSchedule, first: int = 0) -> None:
@@ -169,6 +174,12 @@ class MaskedTokens(Process):
                 f"schedule=NoiseSchedule.masking({n_tokens}), or encode images as "
                 f"{schedule.n_timesteps} tokens."
             )
+        wanted = NoiseSchedule.masking(schedule.n_timesteps if self.masks else 1).log_snr
+        if schedule.log_snr.shape != wanted.shape or not torch.allclose(schedule.log_snr, wanted):
+            raise InputValueError(
+                "the levels of a schedule of noise would weight errors of tokens wrongly; use "
+                f"schedule=NoiseSchedule.masking({len(wanted)})."
+            )
         bad = ((x < 0) | (x != x.round())).flatten(1).nonzero()
         if len(bad):
             image, place = bad[0].tolist()
@@ -177,6 +188,16 @@ class MaskedTokens(Process):
                 "tokens must be integers from 0 on. encode=... of a FunctionBackend can turn "
                 "pictures into tokens."
             )
+
+    def latents(self, encoded: Any) -> Any:
+        if not isinstance(encoded, Tensor):
+            return encoded
+        if encoded.dtype in (torch.float16, torch.bfloat16):
+            raise InputValueError(
+                f"encode returned tokens in {encoded.dtype}, which rounds large ones to others; "
+                "return torch.int64 or torch.float32."
+            )
+        return encoded if encoded.is_floating_point() else encoded.float()
 
     def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
         return (*shape, ...)

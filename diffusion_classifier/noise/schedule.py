@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputValueError
+from ..utils.validation import check_positive_integer
 
 
 class NoiseSchedule:
@@ -150,11 +151,17 @@ class NoiseSchedule:
         -------
         NoiseSchedule
 
+        Raises
+        ------
+        InputValueError
+            If ``n_tokens`` is not a positive integer.
+
         Examples
         --------
         >>> [round(level, 6) for level in NoiseSchedule.masking(4).log_snr.tolist()]
         [0.75, 0.25, -0.25, -0.75]
         """
+        n_tokens = check_positive_integer("n_tokens", n_tokens)
         log_snr = 1 - (2 * torch.arange(n_tokens, dtype=torch.float64) + 1) / n_tokens
         return cls.from_alphas_cumprod(log_snr.sigmoid())
 

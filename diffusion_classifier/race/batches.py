@@ -201,8 +201,8 @@ class BatchSize:
         if self._memory is None:
             return
         usage = self._memory.usage
-        if self._most in usage.sizes:
-            self.rows, larger, failures = usage.sizes[self._most]
+        if (state := usage.sizes.get((self._most, self.padded_to_full))) is not None:
+            self.rows, larger, failures, self._n_successes = state
             self._larger, self._n_failures = list(larger), dict(failures)
         if usage.measured and not self.padded_to_full:
             self.rows = self._memory.fitting(self.rows if self._larger else self._most)
@@ -210,8 +210,9 @@ class BatchSize:
     def _keep(self) -> None:
         """Note the size for other objects of the same calls."""
         if self._memory is not None:
-            state = self.rows, tuple(self._larger), dict(self._n_failures)
-            self._memory.usage.sizes[self._most] = state
+            failures = dict(self._n_failures)
+            state = self.rows, tuple(self._larger), failures, self._n_successes
+            self._memory.usage.sizes[self._most, self.padded_to_full] = state
 
     def _next_rows(self) -> int:
         """Return the number of rows of the next batch: few as long as their memory is unknown."""
@@ -224,6 +225,9 @@ class BatchSize:
     def _measured(self, call: Callable[[int], Output], rows: int) -> Output:
         """Run a batch and note the memory that it took."""
         assert self._memory is not None
+        if not self._memory.usage.warm:  # a first call also loads kernels, or weights
+            self._memory.usage.warm = True
+            return call(rows)
         self._memory.start()
         output = call(rows)
         length = self.padded(len(output) if isinstance(output, Tensor) else rows)
@@ -248,7 +252,7 @@ class BatchSize:
             self._larger.append(rows)
             self.rows = rows // 2
         self._n_successes = 0
-        if self._memory is not None:
+        if self._memory is not None and not self.padded_to_full:
             self._memory.usage.measured = True  # or as much as can be
         self._keep()
 
@@ -260,7 +264,7 @@ class BatchSize:
             if self._n_successes >= 2 ** self._n_failures.get(self._larger[-1], 1):
                 self.rows = self._larger.pop()
                 self._n_successes = 0
-                self._keep()
+            self._keep()
         elif self.rows < self._most and self._n_successes >= _ASK_AFTER and not self.two_lengths:
             assert self._memory is not None  # which made the size smaller
             self.rows = max(self.rows, self._memory.fitting(self._most))

@@ -1,4 +1,4 @@
-r"""How many rows fit in the memory of a device: measured with two small batches, then computed.
+r"""How many rows fit in the memory of a device: measured with small batches, then computed.
 
 Beyond what is held already, a call with n rows takes at its peak
 
@@ -83,15 +83,21 @@ class Usage:
     ----------
     peaks : dict of int to int
         Bytes at the peak of a call, by its number of rows.
+    warm : bool
+        Whether a first call was made, which is not measured.
     measured : bool
         Whether both sizes were measured, or one of them failed.
-    sizes : dict of int to tuple
-        By the largest size, the size in use, the sizes that were halved, and failures in a row.
+    sizes : dict
+        By the largest size and whether the user set it: the size in use, those that were halved,
+        failures of each in a row, and successes since.
     """
 
     peaks: dict[int, int] = field(default_factory=dict)
+    warm: bool = False
     measured: bool = False
-    sizes: dict[int, tuple[int, tuple[int, ...], dict[int, int]]] = field(default_factory=dict)
+    sizes: dict[tuple[int, bool], tuple[int, tuple[int, ...], dict[int, int], int]] = field(
+        default_factory=dict
+    )
 
 
 class Memory:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..backends.base import Backend, Conditioning
 from ..errors import InputValueError
 from ..noise.draws import Draws
+from ..noise.process import PROCESSES, Process
 from ..race.tape import DrawTape
 from ..utils.display import short_repr
 
@@ -134,6 +135,12 @@ def network_content(backend: Backend, made_by: Mapping[str, Any]) -> Content:
             f"memory keeps errors by the network that made them, but {short_repr(backend)} cannot "
             "say which network it is. Give a FunctionBackend a name, name=..., and another Backend "
             "a method fingerprint(), or set memory=None."
+        )
+    process = type(PROCESSES[backend.prediction_type])
+    if process.__module__ != Process.__module__:
+        raise InputValueError(
+            f"memory cannot tell the process {process.__name__} from others that are registered as "
+            f"{backend.prediction_type!r}; set memory=None."
         )
     described = {
         "made_by": {name: value for name, value in made_by.items() if name not in PLACE},

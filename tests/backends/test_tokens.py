@@ -28,6 +28,7 @@ from tests.support.tokens import N_CLASSES, N_TOKENS, STATES, Joint, by_order
 
 X = STATES.numpy()
 LABELS = list(range(N_CLASSES))
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
 
 
 def backend_of(function=None, **parameters):
@@ -173,10 +174,42 @@ def test_what_does_not_apply_to_tokens_is_refused():
         classifier().predict(X[:2] + [[0, 0, 0, 0], [0.5, 0, 0, 0]])
     with pytest.raises(InputValueError, match="has 4 tokens, but the schedule has 9 levels"):
         classifier(backend_of(schedule=NoiseSchedule.masking(9))).predict(X)
+    with pytest.raises(InputValueError, match=r"noise would weight.*masking\(4\)"):
+        classifier(backend_of(schedule=NoiseSchedule.flow(4))).predict(X)
+    for n_tokens in (0, -1, 2.5, True, "4"):
+        with pytest.raises(InputValueError, match="n_tokens"):
+            NoiseSchedule.masking(n_tokens)
     with pytest.raises(NonFiniteOutputError, match=r"image 2.*the length of the logits' last axis"):
         classifier(pruner=NoPruning(8)).predict([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 2]])
     with pytest.raises(OutputShapeError, match=r"expected logits of shape \(\d+, 4, V\)"):
         classifier(backend_of(lambda z, t, k: z.float())).predict(X)
+
+
+def test_tokens_that_encode_returns_are_not_rounded():
+    def classified(dtype):
+        backend = backend_of(
+            encode=lambda images: images[:, 0, 0, :N_TOKENS].gt(0).to(dtype),
+            input_kind="image",
+            input_shape=None,
+            image_size=(4, 4),
+        )
+        return classifier(backend, pruner=NoPruning(8)).predict_proba(PICTURES)
+
+    np.testing.assert_array_equal(classified(torch.int64), classified(torch.float32))
+    with pytest.raises(InputValueError, match=r"tokens in torch\.bfloat16.*return torch\.int64"):
+        classified(torch.bfloat16)
+
+
+def test_memory_refuses_a_process_that_it_cannot_tell_from_others(monkeypatch, tmp_path):
+    class Doubled(GaussianProcess):
+        pass
+
+    monkeypatch.setitem(PROCESSES, "mine", Doubled(PREDICTION_TYPES["flow"]))
+    backend = backend_of(
+        lambda z, t, k: z, prediction_type="mine", schedule=NoiseSchedule.flow(10), name="mine"
+    )
+    with pytest.raises(InputValueError, match="cannot tell the process Doubled"):
+        classifier(backend, memory=tmp_path).predict(X)
 
 
 def test_a_process_of_ones_own_has_a_name(monkeypatch):

@@ -48,7 +48,7 @@ def batch_on(card, usage, rows=128, **options):
 
 
 def test_two_short_batches_tell_how_many_rows_fit():
-    card, usage = Card(total=1000), Usage()
+    card, usage = Card(total=1000), Usage(warm=True)
     batch = batch_on(card, usage)
     for _ in range(4):
         batch.attempt(card.call)
@@ -56,14 +56,54 @@ def test_two_short_batches_tell_how_many_rows_fit():
     assert card.asked == [8, 32, 80, 80] and usage.peaks == {8: 180, 32: 420}
 
 
+def test_a_first_call_also_loads_weights_and_is_not_measured():
+    card, usage = Card(total=1000), Usage()
+    batch = batch_on(card, usage)
+
+    def call(rows):
+        card.base = 500 if not card.asked else 100
+        return card.call(rows)
+
+    for _ in range(4):
+        batch.attempt(call)
+    assert card.asked == [8, 8, 32, 80] and usage.peaks == {8: 180, 32: 420}
+
+
+def test_short_predictions_grow_back_too():
+    card, usage = Card(total=10**6), Usage({8: 180, 32: 420}, warm=True, measured=True)
+    card.held = 10**6 - 1000
+    batch_on(card, usage).attempt(card.call)
+    usage.peaks = {8: 8, 32: 32}  # too little: the next call fails
+    batch_on(card, usage).attempt(card.call)
+    card.held = 0
+    card.asked.clear()
+    for _ in range(12):
+        batch_on(card, usage).attempt(card.call)
+    assert card.asked[-1] == 128
+
+
+def test_a_size_that_the_user_set_and_a_chosen_one_do_not_share_failures():
+    card, usage = Card(total=1000, base=0, per_row=16), Usage(warm=True, measured=True)
+    batch_on(card, usage).attempt(card.call)
+    assert card.asked == [128, 64, 32]
+    card.total = 10**6
+    card.asked.clear()
+    batch_on(card, usage, padded_to_full=True).attempt(card.call)
+    assert card.asked == [128]
+    other = Usage(warm=True)
+    card.total = 1000
+    batch_on(card, other, padded_to_full=True).attempt(card.call)
+    assert not other.measured
+
+
 def test_rows_beyond_those_wanted_are_not_asked_for():
     card = Card(total=10**6)
-    batch = batch_on(card, Usage())
+    batch = batch_on(card, Usage(warm=True))
     assert [batch.attempt(card.call) for _ in range(3)] == [8, 32, 128]
 
 
 def test_a_second_prediction_neither_measures_nor_fails_again():
-    card, usage = Card(total=1000, base=0, per_row=16), Usage()
+    card, usage = Card(total=1000, base=0, per_row=16), Usage(warm=True)
     usage.peaks, usage.measured = {8: 8, 32: 32}, True  # far too little: 128 rows would not fit
     first = batch_on(card, usage)
     first.attempt(card.call)
@@ -74,7 +114,7 @@ def test_a_second_prediction_neither_measures_nor_fails_again():
 
 
 def test_a_second_prediction_asks_for_what_is_free_then():
-    card, usage = Card(), Usage()
+    card, usage = Card(), Usage(warm=True)
     for _ in range(3):
         batch_on(card, usage).attempt(card.call)
     card.held = 500  # 35 rows: (0.9 x 500 - 100) / 10
@@ -83,7 +123,7 @@ def test_a_second_prediction_asks_for_what_is_free_then():
 
 
 def test_the_size_grows_again_when_others_leave_the_device():
-    card, usage = Card(total=2000), Usage()
+    card, usage = Card(total=2000), Usage(warm=True)
     for _ in range(2):
         batch_on(card, usage).attempt(card.call)
     card.held, card.asked = 1400, []
@@ -95,7 +135,7 @@ def test_the_size_grows_again_when_others_leave_the_device():
 
 
 def test_a_first_measurement_that_fails_is_not_made_again():
-    card, usage = Card(total=250), Usage()  # 15 rows; the second size is 32
+    card, usage = Card(total=250), Usage(warm=True)  # 15 rows; the second size is 32
     batch = batch_on(card, usage)
     for _ in range(3):
         batch.attempt(card.call)
@@ -120,14 +160,14 @@ def test_odd_measurements_are_read_cautiously(peaks, fitting):
 
 
 def test_compiled_networks_are_measured_at_a_length_that_they_need_anyway():
-    card, usage = Card(total=10**6), Usage()
+    card, usage = Card(total=10**6), Usage(warm=True)
     batch = batch_on(card, usage, two_lengths=True)
     sizes = [batch.attempt(lambda rows: card.call(batch.padded(rows))) for _ in range(3)]
     assert sizes == [32, 128, 128] and usage.peaks == {32: 420}
 
 
 def test_a_size_that_the_user_set_is_not_measured_but_remembered_when_it_fails():
-    card, usage = Card(total=1000), Usage()
+    card, usage = Card(total=1000), Usage(warm=True)
     batch_on(card, usage, padded_to_full=True).attempt(card.call)
     assert card.asked == [128, 64]
     batch_on(card, usage, padded_to_full=True).attempt(card.call)
@@ -180,10 +220,11 @@ def test_predictions_measure_the_network_and_the_encoder_once(measured):
     first, encodings = list(measured.asked), list(encoded)
     measured.asked.clear(), encoded.clear()
     np.testing.assert_allclose(clf.errors(X).errors, expected, rtol=1e-6)
-    assert first[:2] == [8, 32] and sum(first) == 20 * 3 * 20
+    assert first[:3] == [8, 8, 32] and sum(first) == 20 * 3 * 20
     assert 70 <= max(first) <= 80 and 70 <= min(measured.asked) <= max(measured.asked) <= 80
-    # The first image tells the size of all; then 1 and 2 are measured apart from the network.
-    assert encodings == [1, 1, 2, 8, 8] and encoded == [1, 8, 8, 3]
+    # The first image tells the size of all, the next call loads what it needs; then 1 and 2 are
+    # measured, apart from the network.
+    assert encodings == [1, 1, 1, 2, 8, 7] and encoded == [1, 8, 8, 3]
 
 
 def test_what_is_known_lives_as_long_as_the_network(measured):
