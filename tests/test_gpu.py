@@ -95,7 +95,7 @@ def test_a_small_memory_is_enough(scenes):
 
 
 def test_batches_are_sized_by_the_memory_that_is_left(scenes, monkeypatch):
-    """The first prediction measures two short batches; a second neither measures nor fails."""
+    """The first prediction measures short batches; a second neither measures nor fails."""
     clf = digits("cuda", pruner=NoPruning(8))
     torch.cuda.reset_peak_memory_stats()
     expected = clf.errors(scenes.images[:8])
@@ -120,7 +120,7 @@ def test_batches_are_sized_by_the_memory_that_is_left(scenes, monkeypatch):
     torch.cuda.set_per_process_memory_fraction(allowed / total)
     try:
         clf.errors(scenes.images[:8])
-        assert rows[0] < rows[1] and max(rows) < 400  # of 640, in about two batches if all fit
+        assert rows[1] < rows[2] and max(rows) < 400  # of 640, in about two batches if all fit
         rows.clear(), failed.clear()
         found = clf.errors(scenes.images[:8])
     finally:

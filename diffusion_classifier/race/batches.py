@@ -1,6 +1,6 @@
 """Batch sizes: chosen by memory, halved when it runs out, and doubled again after successes.
 
-Where memory can be measured, the first two batches are short and tell how many rows fit (see
+Where memory can be measured, the first three batches are short and tell how many rows fit (see
 :mod:`.memory`); their rows are part of the work. Memory may run out all the same: for a moment,
 because others use the device, or always above some size. A size that worked is tried once more
 before it is halved. After m failures in a row, a size is tried again after ``2^m`` successful
