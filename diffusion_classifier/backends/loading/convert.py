@@ -29,7 +29,7 @@ from .origin import read_json
 
 WEIGHTS = ("pytorch_model", "diffusion_pytorch_model", "model")  # how names of weights begin
 PICKLE_INDEX = ".bin.index."
-NEVER_COPIED = (*PICKLE_SUFFIXES, ".pickle", ".joblib")
+NEVER_COPIED = (*PICKLE_SUFFIXES, ".pth.tar", ".pickle", ".joblib")
 SCRIPT = Path(__file__).with_name("unpickle.py")
 ADVICE = {
     "unsafe": "nothing of it was run. Look for a safetensors file of this model, or ask its author "
@@ -181,7 +181,7 @@ def _plan(source: Path) -> _Plan:
         place = path.relative_to(source)
         new = place.with_name(_new_name(name))
         is_new = new != place and source / new not in names
-        if name.startswith(".") or (name.endswith(NEVER_COPIED) and not is_new):
+        if name.startswith(".") or (name.lower().endswith(NEVER_COPIED) and not is_new):
             plan.left_out.append(str(place))
             continue
         check_ordinary(path)
@@ -190,6 +190,12 @@ def _plan(source: Path) -> _Plan:
         elif PICKLE_INDEX in name:
             plan.left_out.append(str(place))
         elif name.endswith(PICKLE_SUFFIXES):
+            twins = [other for other, place in plan.weights.items() if place == str(new)]
+            if twins:
+                raise InputValueError(
+                    f"{twins[0]} and {path} would both become {new}; remove the one that is not "
+                    "the model's."
+                )
             plan.weights[path] = str(new)
         elif path.is_file():
             plan.copies[path] = str(place)
@@ -247,7 +253,8 @@ def _build(source: Path, new: Path, plan: _Plan) -> int:
         if not isinstance(weight_map, dict):
             raise DamagedFileError(f"{path} has no weight_map; download the folder again.")
         for key, name in weight_map.items():
-            shard = (new / place).with_name(_new_name(str(name)))
+            is_beside = isinstance(name, str) and name != "" and Path(name).name == name
+            shard = (new / place).with_name(_new_name(name) if is_beside else "none")
             if key not in names.get(str(shard), ()):
                 raise DamagedFileError(
                     f"{path} says that {str(key)[:80]!r} is in {str(name)[:80]!r}, which is "

@@ -6,6 +6,7 @@ as in the Hub's cache, but never a pipe, a device or a folder.
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,6 +49,8 @@ def check_files(
     ------
     MissingFileError, InputFileError, InputValueError
     """
+    from transformers import ProcessorMixin
+
     part = folder / component
     if not part.is_dir():
         raise MissingFileError(
@@ -69,6 +72,8 @@ def check_files(
                 f"{part / name} is custom code, which is never run; remove it or, if you trust it, "
                 "load the pipeline with diffusers and pass DiffusersBackend(pipeline)."
             )
+    if issubclass(kind, ProcessorMixin):
+        _check_no_code(part)
     configs = {name: read_json(part / name, str(part)) for name in CONFIGS if name in names}
     if issubclass(kind, torch.nn.Module):
         _check_config(part, configs.get("config.json", {}))
@@ -91,6 +96,35 @@ def check_ordinary(path: Path) -> None:
         return
     what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
     raise InputFileError(f"{path} is {what} and not a file; {AGAIN}.")
+
+
+def _check_no_code(part: Path) -> None:
+    """Refuse what has classes of Python loaded: processors load their parts by ``auto_map``.
+
+    Their Auto classes ask on the terminal whether to run it. Tokenizers by themselves do not.
+    """
+    for path in sorted(part.rglob("*.json")):
+        if not path.is_file():
+            continue
+        try:
+            left = [json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, RecursionError) as error:
+            raise InputFileError(
+                f"{path} is not valid JSON ({str(error)[:100]}); {AGAIN}."
+            ) from error
+        while left:
+            value = left.pop()
+            if isinstance(value, dict):
+                found = value.get("auto_map")
+                if found is not None and not isinstance(found, int | float):  # a word's number
+                    raise InputValueError(
+                        f"{path} names Python code (auto_map), which is never run; remove the "
+                        "entry or, if you trust it, load the pipeline with diffusers and pass "
+                        "DiffusersBackend(pipeline)."
+                    )
+                left += value.values()
+            elif isinstance(value, list):
+                left += value
 
 
 def _check_config(part: Path, config: dict[str, Any]) -> None:

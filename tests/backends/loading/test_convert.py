@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from diffusion_classifier.backends import convert_weights
 from diffusion_classifier.backends.loading import unpickle
 from diffusion_classifier.backends.resolve import load_backend
+from diffusion_classifier.errors import DamagedFileError
 from tests.support.original_names import single_file
 from tests.support.other_pipelines import tiny_dit
 from tests.support.pipelines import sample_output, saved, tiny_sd
@@ -268,3 +269,33 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0
     assert left(tmp_path) == ["stop", "w.pt", "waiting.py"]
+
+
+def test_two_files_that_would_become_one_are_named(tmp_path):
+    (tmp_path / "old").mkdir()
+    for name, value in (("model.bin", 1.0), ("pytorch_model.bin", 0.0)):
+        torch.save({"w": torch.full((2,), value)}, tmp_path / "old" / name)
+    with pytest.raises(ValueError, match=r"model\.bin and .*both become model\.safetensors"):
+        convert_weights(tmp_path / "old", tmp_path / "new")
+    assert left(tmp_path) == ["old"]
+
+
+@pytest.mark.parametrize("name", ["../pytorch_model.bin", "", ".", "sub/pytorch_model.bin", 3])
+def test_an_index_that_names_no_file_beside_it_is_damaged(tmp_path, name):
+    (tmp_path / "old").mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "old" / "pytorch_model.bin")
+    index = tmp_path / "old" / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": name}}))
+    with pytest.raises(DamagedFileError, match="missing or does not hold it"):
+        convert_weights(tmp_path / "old", tmp_path / "new")
+    assert left(tmp_path) == ["old"]
+
+
+def test_pickles_are_not_copied_whatever_the_case_of_their_suffix(tmp_path):
+    (tmp_path / "old").mkdir()
+    torch.save({"w": torch.ones(2)}, tmp_path / "old" / "pytorch_model.bin")
+    names = ["OLD.CKPT", "a.pth.tar", "w.PT"]
+    for name in names:
+        (tmp_path / "old" / name).write_bytes(b"anything")
+    assert convert_weights(tmp_path / "old", tmp_path / "new").left_out == names
+    assert left(tmp_path / "new") == ["model.safetensors"]

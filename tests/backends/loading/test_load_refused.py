@@ -1,14 +1,17 @@
 """What is never loaded, and what each error says."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from diffusers.utils import DummyObject, import_utils, requires_backends
 
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
+from tests.support import tier_two_flows
 from tests.support.pipelines import (
     conditional_unet,
     edit_index,
@@ -227,3 +230,22 @@ def test_pipelines_of_other_tasks_say_what_to_use_instead(folder, kind, message)
     edit_index(folder, _class_name=kind)
     with pytest.raises(ValueError, match=rf"is a {kind}, which is not supported: .*it {message}"):
         load_backend(folder)
+
+
+@pytest.mark.parametrize("where", ["tokenizer_config.json", "parts/deep.json"])
+def test_code_that_a_processor_would_ask_to_run_is_refused(tmp_path, where):
+    """A processor loads its tokenizer by AutoTokenizer, which asks on the terminal to run code."""
+    folder = Path(saved(tier_two_flows.tiny_qwen_image_21(), tmp_path / "model"))
+    file = folder / "processor" / where
+    file.parent.mkdir(exist_ok=True)
+    content = json.loads(file.read_text()) if file.exists() else {}
+    entry = {"a": [{"auto_map": {"AutoTokenizer": ["/somewhere--tok.MyTok", None]}}]}
+    file.write_text(json.dumps(content | entry))
+    with pytest.raises(ValueError, match=rf"{file.name} .*auto_map.*never run; remove"):
+        load_backend(folder)
+
+
+def test_a_word_of_a_vocabulary_may_be_auto_map(tmp_path):
+    folder = Path(saved(tier_two_flows.tiny_qwen_image_21(), tmp_path / "model"))
+    (folder / "processor" / "words.json").write_text('{"vocab": {"auto_map": 7}}')
+    load_backend(folder)
