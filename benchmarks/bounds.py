@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from diffusion_classifier.pruners import RacingPruner
 from diffusion_classifier.pruners.round_tests import RoundTest
@@ -67,7 +66,7 @@ def ideal_race(means, variance, winner):
         n = r + (winner is not None)
         if not n:
             continue
-        needed = 2 * float(TEST.bound(torch.tensor(float(n))))
+        needed = 2 * float(TEST.bound(np.float64(n)))
         t = total[active]
         worse = (t > 0) & (t**2 / (n + TEST.precision) >= needed * variance[active])
         best = active[sums[active].argmin()] if winner is None else winner

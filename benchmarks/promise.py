@@ -294,15 +294,15 @@ def measure_mixture(n, n_fit, n_seeds):
 def normal_losses(ratios, n=100_000):
     """Simulate the share of winners lost, by the rivals' mean variance; the winner's is 1."""
     torch.manual_seed(0)
-    differences = torch.randn(n, DRAWS // ROUND - 1)
+    differences = torch.randn(n, DRAWS // ROUND - 1).numpy()
     total, squares = differences.cumsum(1), (differences**2).cumsum(1)
-    counts = torch.arange(1, DRAWS // ROUND)
-    variance = (squares - total**2 / counts) / (counts - 1).clamp(min=1)
+    counts = np.arange(1, DRAWS // ROUND)
+    variance = (squares - total**2 / counts) / np.maximum(counts - 1, 1)
     pruner, losses = RacingPruner(), {}
     test = RoundTest(pruner.alpha, pruner.tuned_round)
     for ratio in ratios:
-        nu = pruner.prior_rounds * (ratio / variance.clamp(min=1e-30)).clamp(max=1)
-        wrong = test.rejects(counts, total, squares, torch.tensor(ratio), nu)
+        nu = pruner.prior_rounds * np.minimum(ratio / np.maximum(variance, 1e-30), 1)
+        wrong = test.rejects(counts, total, squares, ratio, nu)
         losses[f"{ratio:g}"] = {"lost": float(wrong[:, LEAST_DIFFERENCES - 1 :].any(1).sum() / n)}
     return losses
 

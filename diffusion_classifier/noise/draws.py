@@ -78,11 +78,9 @@ class Draws:
                     f"shape [n_draws, {', '.join(map(str, shape))}]."
                 )
             return self.fixed_noise
+        noise = (keyed_noise(self.seed, key, shape) for key in self.noise_keys)
         return torch.stack(
-            [
-                sign * keyed_noise(self.seed, key, shape)
-                for key, sign in zip(self.noise_keys, self.signs, strict=True)
-            ]
+            [eps if sign == 1 else -eps for eps, sign in zip(noise, self.signs, strict=True)]
         )
 
 

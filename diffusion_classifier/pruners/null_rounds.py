@@ -34,7 +34,7 @@ import torch
 from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
-from .round_tests import RoundTest
+from .round_tests import Flags, Floats, RoundTest
 
 _MOST_PRIOR_ROUNDS = 20.0  # upper bound on the weight of a learned variance
 _LEAST_QUANTILE = 0.1  # of the observed variances: lower bound on the learned one
@@ -82,13 +82,12 @@ def calibrated_variance(null: NullRounds, test: RoundTest, share: float, n_round
     # Recorded rounds vary around their own mean, and so by a little too little.
     rounds = null.rounds * math.sqrt(n_recorded / (n_recorded - 1))
     paths = rounds.repeat_interleave(repeats, 0).gather(1, picks)
-    n, nu = torch.arange(1.0, n_rounds + 1, dtype=torch.float64), torch.tensor(null.nu)
-    total, squares = paths.cumsum(1), (paths**2).cumsum(1)
+    n = np.arange(1.0, n_rounds + 1)
+    total, squares = paths.cumsum(1).numpy(), (paths**2).cumsum(1).numpy()
 
     def acceptable(factor: float) -> bool:
-        variance = torch.tensor(null.variance * factor)
-        lost = test.rejects(n, total, squares, variance, nu) & known_enough(n, nu)
-        return float(lost.any(1).double().mean()) <= share
+        lost = test.rejects(n, total, squares, null.variance * factor, null.nu)
+        return float((lost & known_enough(n, null.nu)).any(1).mean()) <= share
 
     if acceptable(1.0):
         return null.variance
@@ -99,7 +98,7 @@ def calibrated_variance(null: NullRounds, test: RoundTest, share: float, n_round
     return null.variance * math.exp(high)
 
 
-def known_enough(n: Tensor, nu: Tensor) -> Tensor:
+def known_enough(n: Floats, nu: float) -> Flags:
     """Return whether n rounds and a learned variance of weight nu suffice for a first drop."""
     return n + nu >= 6
 

@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,15 @@ from ..learner import FitRecord
 from ..utils.constraints import MANY, Booleans, Integers, Reals, Table
 from .base import BuiltInPruner, Look, Pruner
 from .null_rounds import calibrated_variance, known_enough, learn_null, screen_threshold
-from .round_tests import RoundTest, first_size, prior_of_rivals, round_means
+from .round_tests import (
+    Flags,
+    Floats,
+    RoundTest,
+    first_size,
+    prior_of_rivals,
+    round_means,
+    without_warnings,
+)
 from .running import RunningRounds
 
 LEAST_DIFFERENCES = 4  # before the first drop, unless a variance was learned
@@ -224,23 +233,27 @@ class RacingPruner(BuiltInPruner):
         self._check()
         if active.shape[1] == 1:
             return active
+        return torch.from_numpy(self._kept(rounds, active.numpy()))
+
+    @without_warnings
+    def _kept(self, rounds: RunningRounds, active: Flags) -> Flags:
         learned = getattr(self, "round_size_", None) == rounds.first_size
         screens = learned and self._may_screen(active.shape[1])
         behind = _behind(rounds, active)
         kept = active & ~self._worse(rounds, active & (behind > 0), learned, screens)
         if screens:
-            kept = torch.where(rounds.n_rounds == 1, active & (behind <= self.screen_), kept)
-        return torch.where(rounds.n_rounds < self.min_rounds, active, kept)
+            kept = np.where(rounds.n_rounds == 1, active & (behind <= self.screen_), kept)
+        return np.where(rounds.n_rounds < self.min_rounds, active, kept)
 
-    def _worse(self, rounds: RunningRounds, rivals: Tensor, learned: bool, screens: bool) -> Tensor:
+    def _worse(self, rounds: RunningRounds, rivals: Flags, learned: bool, screens: bool) -> Flags:
         """Return which rivals [B, P] the repeated test finds worse than the leader."""
         sums = rounds.sums
         rivals = rivals & (sums.squares > 0)
         n_draws = sums.n * rounds.first_size
         if learned:
-            ready = known_enough(sums.n, torch.tensor(self.prior_rounds_))
+            ready = known_enough(sums.n, self.prior_rounds_)
         else:
-            ready = self._seen(n_draws * rivals.sum(1, keepdim=True), _RARE)
+            ready = self._seen(n_draws * rivals.sum(1, keepdims=True), _RARE)
             ready = ready & (sums.n >= LEAST_DIFFERENCES)
         if self.robust:
             ready = ready & self._seen(n_draws, _RARE_IF_ROBUST)
@@ -248,15 +261,17 @@ class RacingPruner(BuiltInPruner):
         worse = rivals & ready & (sums.total > 0)
         if not worse.any():
             return worse
+        variance: Floats | float
+        nu: Floats | float
         if learned:
-            variance, nu = torch.tensor(self.deviation_**2), torch.tensor(self.prior_rounds_)
+            variance, nu = self.deviation_**2, self.prior_rounds_
         else:
             variance, nu = prior_of_rivals(sums, rivals, self.prior_rounds)
         test = RoundTest(self._test_alpha(screens), self.tuned_round)
         worse &= test.rejects(sums.n, sums.total, sums.squares, variance, nu)
         if not worse.any():
             return worse
-        unknown = (1 - nu / max(self.prior_rounds, 1e-12)).clamp(min=0)
+        unknown = np.maximum(1 - nu / max(self.prior_rounds, 1e-12), 0)
         total = sums.total - unknown * test.skewness_correction(sums, variance, nu)  # never more
         return worse & test.rejects(sums.n, total, sums.squares, variance, nu)
 
@@ -269,12 +284,12 @@ class RacingPruner(BuiltInPruner):
         """Return the error that is left to the repeated test."""
         return self.alpha * (1 - _SCREEN_SHARE) if screens else self.alpha
 
-    def _seen(self, n_draws: Tensor, probability: float) -> Tensor:
+    def _seen(self, n_draws: Floats, probability: float) -> Flags:
         """Return whether an event of this probability per draw has shown, but for alpha."""
         return n_draws >= math.log(self.alpha) / math.log1p(-probability)
 
 
-def _behind(rounds: RunningRounds, active: Tensor) -> Tensor:
+def _behind(rounds: RunningRounds, active: Flags) -> Floats:
     """Return how far the mean of each row is behind that of the leading active row, [B, P]."""
-    losses = (rounds.totals / rounds.n_rounds).masked_fill(~active, torch.inf)
-    return losses - losses.min(1, keepdim=True).values
+    losses = np.where(active, rounds.totals / rounds.n_rounds, np.inf)
+    return losses - losses.min(1, keepdims=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,7 +130,6 @@ class Engine:
     def few_rows(self) -> int:
         return self._batch.few_rows
 
-    @torch.inference_mode()
     def latent(self, image: int) -> Tensor:
         """Return the latent of an image; the images after it are encoded in the same batch."""
         if image not in self._latents:
@@ -148,6 +148,7 @@ class Engine:
             }
         return self._latents[image]
 
+    @torch.inference_mode()
     def _encode_from(self, image: int) -> Tensor:
         """Encode a batch of images; the first one alone, if its size says how many fit."""
         if self._shape is None and not is_fixed(self._batch_size) and meter_of(self._device):
@@ -327,14 +328,15 @@ class _Rows:
     def of(cls, requests: Sequence[Request], device: torch.device) -> _Rows:
         """List all rows of the requests, draw-major within an image."""
         # No operation per request: a step has hundreds of them, of few rows each.
-        n_prompts = torch.tensor([request.n_prompts for request in requests])
-        n_draws = torch.tensor([request.n_draws for request in requests])
-        counts = n_prompts.repeat_interleave(n_draws)  # of each pair
-        pair = torch.arange(len(counts)).repeat_interleave(counts)
-        first = (n_prompts.cumsum(0) - n_prompts).repeat_interleave(n_draws) - counts.cumsum(0)
-        place = torch.arange(len(pair)) + (first + counts)[pair]
-        prompt = torch.cat([request.prompts for request in requests])[place]
-        return cls(*(part.to(device, non_blocking=True) for part in (pair, prompt)))
+        n_prompts = np.array([request.n_prompts for request in requests])
+        n_draws = np.array([request.n_draws for request in requests])
+        counts = n_prompts.repeat(n_draws)  # of each pair
+        pair = np.arange(len(counts)).repeat(counts)
+        first = (n_prompts.cumsum() - n_prompts).repeat(n_draws) - counts.cumsum()
+        place = np.arange(len(pair)) + (first + counts)[pair]
+        prompts = torch.cat([request.prompts for request in requests])
+        rows = torch.from_numpy(pair), prompts.index_select(0, torch.from_numpy(place))
+        return cls(*(part.to(device, non_blocking=True) for part in rows))
 
     def __len__(self) -> int:
         return len(self.pair)

@@ -94,16 +94,19 @@ class Judge:
     def _judge_sums(self, group: list[Runner], active: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Add the rounds since the last look to the sums of past rounds, and judge these."""
         n_new = sum(sizes)
-        new = torch.tensor([[runner.n_draws] for runner in group]) + torch.arange(-n_new, 0)
+        stops = [runner.n_draws for runner in group]
+        new: slice | Tensor = slice(stops[0] - n_new, stops[0])
+        if min(stops) < max(stops):
+            new = torch.tensor([range(stop - n_new, stop) for stop in stops])[:, None]
         contributions = self._scoring.contributions(
-            torch.stack([runner.errors()[:, -n_new:] for runner in group]),
-            self._tape.timesteps[new][:, None],
-            self._tape.density[new][:, None],
+            torch.stack([runner.errors(n_new) for runner in group]),
+            self._tape.timesteps[new],
+            self._tape.density[new],
             torch.stack([runner.log_prior for runner in group]),
         )
         none = RunningRounds.none(active.shape[1])
         sums = RunningRounds.join([runner.sums or none for runner in group])
-        sums = sums.after(contributions, sizes)
+        sums = sums.after(contributions.numpy(), sizes)
         for runner, own in zip(group, sums.split(), strict=True):
             runner.sums, runner.n_judged = own, runner.n_rounds
         return self._pruner.judge(sums, active)
@@ -111,10 +114,12 @@ class Judge:
     def _keep(self, group: list[Runner], active: Tensor) -> list[Runner]:
         """Note which prompts [B, P] stay active; return the images that are decided."""
         n_active = active.sum(1).tolist()
+        # An image that loses no prompt is no more decided than before.
+        drops = any(n < runner.n_active for runner, n in zip(group, n_active, strict=True))
+        decided = self._scoring.decided(active).tolist() if drops else [False] * len(group)
         for runner, own, n in zip(group, active, n_active, strict=True):
             look = max(self._pruner.next_look(runner.n_draws), runner.n_draws + 1)
             runner.keep(own, n, look)
-        decided = self._scoring.decided(active).tolist()
         return [
             runner
             for runner, is_decided in zip(group, decided, strict=True)

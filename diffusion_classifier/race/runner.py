@@ -112,9 +112,10 @@ class Runner:
             self._errors[self.active & ~active, self.n_draws : self._n_known] = torch.nan
         self._drop_to(active)
 
-    def errors(self) -> Tensor:
-        """Return the errors up to the look, [P, J]: a view, NaN where not evaluated."""
-        return self._errors[:, : self.n_draws]
+    def errors(self, n_last: int | None = None) -> Tensor:
+        """Return the errors up to the look, or of its last draws: a view, NaN if not evaluated."""
+        start = 0 if n_last is None else self.n_draws - n_last
+        return self._errors[:, start : self.n_draws]
 
     def result(self) -> Result:
         return Result(self.image, self.errors().clone(), self.active)

@@ -30,12 +30,12 @@ class DrawTape:
         self._source = rounds
         self._max_draws = max_draws
         self._rounds: list[Draws] = []
+        self._sizes: list[int] = []  # draws of each round
         self.n_draws = 0
         self._n_joined = 0
         # Joined once per number of rounds and not at every look, of which each image has many.
         self._timesteps = torch.empty(0, dtype=torch.int64)
         self._density = torch.empty(0, dtype=torch.float64)
-        self._round_of = torch.empty(0, dtype=torch.int64)
 
     def __getitem__(self, number: int) -> Draws | None:
         """Return round ``number``, or None if the sampler or the budget ends before it."""
@@ -53,6 +53,7 @@ class DrawTape:
 
     def _append(self, draws: Draws) -> None:
         self._rounds.append(draws)
+        self._sizes.append(len(draws))
         self.n_draws += len(draws)
 
     def _join(self) -> None:
@@ -60,11 +61,8 @@ class DrawTape:
         new = self._rounds[self._n_joined :]
         if not new:
             return
-        sizes = torch.tensor([len(draws) for draws in new])
-        number = torch.arange(self._n_joined, len(self._rounds)).repeat_interleave(sizes)
         self._timesteps = torch.cat([self._timesteps, *(draws.timesteps for draws in new)])
         self._density = torch.cat([self._density, *(draws.density for draws in new)])
-        self._round_of = torch.cat([self._round_of, number])
         self._n_joined = len(self._rounds)
 
     def __iter__(self) -> Iterator[Draws]:
@@ -101,7 +99,7 @@ class DrawTape:
 
     def sizes(self, first: int, last: int) -> tuple[int, ...]:
         """Return the draws of rounds ``first`` to ``last - 1``, which were taken."""
-        return tuple(map(len, self._rounds[first:last]))
+        return tuple(self._sizes[first:last])
 
     @property
     def timesteps(self) -> Tensor:
@@ -118,5 +116,4 @@ class DrawTape:
     @property
     def round_of(self) -> Tensor:
         """The round of each draw taken so far, [J]."""
-        self._join()
-        return self._round_of
+        return torch.arange(len(self._sizes)).repeat_interleave(torch.tensor(self._sizes))

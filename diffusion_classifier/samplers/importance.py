@@ -8,6 +8,7 @@ Mixing p with the uniform distribution (a *defensive mixture*) bounds the factor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -92,12 +93,17 @@ class ImportanceSampler(StratifiedSampler):
         self.proposal_ = rms if weights is None else rms * weights
         return self
 
-    def _place(self, u: NDArray, schedule: NoiseSchedule) -> tuple[NDArray, NDArray]:
+    def _placement(self, schedule: NoiseSchedule) -> Callable[[NDArray], tuple[NDArray, NDArray]]:
         p = self._probabilities(schedule.n_timesteps)
         cumulative = p.cumsum()
-        timesteps = np.searchsorted(cumulative / cumulative[-1], u, side="right")
-        timesteps = np.minimum(timesteps, len(p) - 1)  # in case u rounds to 1
-        return timesteps, p[timesteps] * len(p)
+        cumulative /= cumulative[-1]
+
+        def place(u: NDArray) -> tuple[NDArray, NDArray]:
+            timesteps = np.searchsorted(cumulative, u, side="right")
+            timesteps = np.minimum(timesteps, len(p) - 1)  # in case u rounds to 1
+            return timesteps, p[timesteps] * len(p)
+
+        return place
 
     def _probabilities(self, n_timesteps: int) -> NDArray[np.float64]:
         """Compute p(t), the proposal mixed with the uniform distribution, of shape (T,)."""

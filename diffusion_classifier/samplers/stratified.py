@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -76,6 +76,7 @@ class StratifiedSampler(Sampler):
                 f"round_size={size} must be even, because antithetic draws come in pairs."
             )
         n_times = size // 2 if self.antithetic else size
+        place = self._placement(schedule)
         number = 0
         while True:
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
@@ -83,7 +84,7 @@ class StratifiedSampler(Sampler):
                 u = (np.arange(n_times) + rng.random()) / n_times
             else:
                 u = rng.random(n_times)
-            timesteps, density = self._place(u, schedule)
+            timesteps, density = place(u)
             keys = number * n_times + np.arange(n_times)
             signs = np.ones(n_times, int)
             if self.antithetic:
@@ -99,7 +100,11 @@ class StratifiedSampler(Sampler):
             )
             number += 1
 
-    def _place(self, u: NDArray, schedule: NoiseSchedule) -> tuple[NDArray, NDArray]:
-        """Map uniform numbers to timesteps, and return their densities relative to uniform."""
-        timesteps = np.minimum(np.floor(u * schedule.n_timesteps), schedule.n_timesteps - 1)
-        return timesteps, np.ones(len(u))
+    def _placement(self, schedule: NoiseSchedule) -> Callable[[NDArray], tuple[NDArray, NDArray]]:
+        """Return what maps uniform numbers to timesteps and their densities to uniform."""
+        n_timesteps = schedule.n_timesteps
+
+        def place(u: NDArray) -> tuple[NDArray, NDArray]:
+            return np.minimum(np.floor(u * n_timesteps), n_timesteps - 1), np.ones(len(u))
+
+        return place

@@ -75,14 +75,13 @@ CASES = {
 }
 # Rows, network calls, tensor operations, waits and Python-level calls per image. The last three are
 # rounded up by a tenth, because they also count what other versions of the libraries do.
-# Waits count questions about tensors in main memory, too, which wait for nothing: a look asks twice
-# whether anybody can be dropped, and ends there if not, so that it takes fewer operations.
+# Waits count questions about tensors in main memory, too, which wait for nothing.
 RECORDED = {
-    "a race of few images": (352, 5, 4250, 123, 4970),
-    "a race of many images": (334, 1.14, 990, 58, 2600),
-    "a race of two classes": (72, 0.875, 690, 26, 1440),
-    "a race of many classes": (8444, 29, 7200, 171, 8600),
-    "stages": (220, 0.55, 295, 25, 1280),
+    "a race of few images": (352, 5, 1480, 59, 4920),
+    "a race of many images": (334, 1.14, 680, 52, 2400),
+    "a race of two classes": (72, 0.875, 390, 19, 1370),
+    "a race of many classes": (8444, 29, 2920, 87, 8600),
+    "stages": (220, 0.55, 290, 25, 1260),
 }
 
 
