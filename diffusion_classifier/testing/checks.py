@@ -231,13 +231,23 @@ def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
         pipeline = copy.copy(backend.pipeline)
         for name, part in backend.pipeline.components.items():
             if isinstance(part, torch.nn.Module):
-                setattr(pipeline, name, copy.deepcopy(part).to(dtype))
+                setattr(pipeline, name, in_half(part, dtype))
         return DiffusersBackend(pipeline)
     if isinstance(backend, FunctionBackend) and isinstance(backend.function, torch.nn.Module):
         parameters = backend.get_params(deep=False)
         network = copy.deepcopy(backend.function).to(dtype)
         return type(backend)(**parameters | {"function": network})
     return None
+
+
+def in_half(network: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """Return a copy in half precision, but for layers that from_pretrained keeps in float32."""
+    twin = copy.deepcopy(network).to(dtype)
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    for name, module in twin.named_modules():
+        if not kept.isdisjoint(name.split(".")):
+            module.float()
+    return twin
 
 
 def check_nan(subject: Subject) -> None:

@@ -101,6 +101,8 @@ class FamilySubject(Subject):
 
     def as_images(self, latents: Tensor) -> Tensor:
         """Return the pipeline's latents [R, C, h, w], of films of one frame or packed patches."""
+        if latents.ndim == 5 and latents.shape[2] > 1:  # [R, frame, h, w, C]
+            return latents[:, 0].movedim(-1, 1)
         if latents.ndim == 5:
             return latents.squeeze(2)
         if latents.ndim == 4:

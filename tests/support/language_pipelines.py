@@ -11,6 +11,7 @@ import sentencepiece
 import torch
 import transformers
 
+from diffusion_classifier.backends.families.parts.processors import half_like
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
 from tests.support.pipelines import (
     LETTERS,
@@ -182,17 +183,10 @@ def tiny_flux2_klein() -> Any:
     return diffusers.Flux2KleinPipeline(**flux2_klein(), scheduler=scheduler)
 
 
-def flux2_tokenizer() -> Any:
-    """In place of the processor of FLUX.2 dev, which needs torchvision: its texts' tokenizer."""
-    tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = CHAT_OF_PARTS
-    return tokenizer
-
-
 @built_once
 def flux2() -> dict[str, Any]:
     parts = flux2_klein()
-    tokenizer = flux2_tokenizer()
+    tokenizer = qwen_tokenizer()
     text = {"vocab_size": len(tokenizer), "num_hidden_layers": 30, **NARROW}
     vision = {
         "hidden_size": 16,
@@ -212,7 +206,7 @@ def flux2() -> dict[str, Any]:
     )
     heed_prompts(transformer, {"add_v_proj": 5.0})
     return {
-        "tokenizer": tokenizer,
+        "tokenizer": half_like("PixtralProcessor")(tokenizer, chat_template=CHAT_OF_PARTS),
         "vae": parts["vae"],
         "text_encoder": transformers.Mistral3ForConditionalGeneration(config),
         "transformer": transformer,

@@ -42,6 +42,7 @@ def options_of(case: Case, pipeline: Any) -> dict[str, Any]:
         diffusers.HiDreamImagePipeline,
         diffusers.BriaPipeline,
         diffusers.BriaFiboPipeline,
+        diffusers.Kandinsky5T2IPipeline,
         diffusers.DDPMPipeline,
     }
     return {

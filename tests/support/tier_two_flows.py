@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
+import torch
 import transformers
 
+from diffusion_classifier.backends.families.parts.processors import half_like
 from tests.support.language_pipelines import (
     ATTENTION,
     CHAT_OF_PARTS,
@@ -14,7 +16,13 @@ from tests.support.language_pipelines import (
     qwen_tokenizer,
 )
 from tests.support.other_pipelines import t5_text_encoder, t5_tokenizer
-from tests.support.pipelines import autoencoder, built_once, heed_prompts
+from tests.support.pipelines import (
+    autoencoder,
+    built_once,
+    clip_text_encoder,
+    clip_tokenizer,
+    heed_prompts,
+)
 from tests.support.tier_two_pipelines import qwen_image
 
 FLOW_NETWORK = {
@@ -115,20 +123,6 @@ def tiny_bria_fibo() -> Any:
 MEDIA = ["<|image_pad|>", "<|video_pad|>"]
 
 
-class Qwen3VLProcessor(transformers.Qwen3VLProcessor):
-    """The half for texts of Qwen3-VL's processor: its half for films needs torchvision."""
-
-    __module__ = transformers.Qwen3VLProcessor.__module__  # as folders name it
-
-    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        self.image_token, self.video_token = MEDIA
-        self.image_token_id, self.video_token_id = tokenizer.convert_tokens_to_ids(MEDIA)
-        transformers.ProcessorMixin.__init__(self, tokenizer, chat_template=chat_template)
-
-
-transformers.Qwen3VLProcessor = Qwen3VLProcessor
-
-
 @built_once
 def qwen_image_21() -> dict[str, Any]:
     tokenizer = qwen_tokenizer()
@@ -169,7 +163,7 @@ def qwen_image_21() -> dict[str, Any]:
         axes_dims_rope=(4, 4, 8),
     )
     return {
-        "processor": Qwen3VLProcessor(tokenizer, chat_template=CHAT_OF_PARTS),
+        "processor": half_like("Qwen3VLProcessor")(tokenizer, chat_template=CHAT_OF_PARTS),
         "vae": vae,
         "text_encoder": transformers.Qwen3VLForConditionalGeneration(config),
         "transformer": transformer,
@@ -221,3 +215,37 @@ def hunyuan_image() -> dict[str, Any]:
 def tiny_hunyuan_image() -> Any:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
     return diffusers.HunyuanImagePipeline(**hunyuan_image(), scheduler=scheduler)
+
+
+@built_once
+def kandinsky5() -> dict[str, Any]:
+    tokenizer, clip = qwen_tokenizer(), clip_tokenizer(77)
+    config = qwen_image()["text_encoder"].config
+    transformer = diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=16,
+        in_text_dim2=16,
+        time_dim=16,
+        model_dim=16,
+        ff_dim=16,
+        num_text_blocks=1,
+        num_visual_blocks=1,
+        axes_dims=(4, 2, 2),
+    )
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name:  # zero before training: the text would not matter
+            torch.nn.init.normal_(parameter, std=0.5)
+    return {
+        "tokenizer": half_like("Qwen2VLProcessor")(tokenizer),
+        "tokenizer_2": clip,
+        "text_encoder": transformers.Qwen2_5_VLForConditionalGeneration(config),
+        "text_encoder_2": clip_text_encoder(clip),
+        "transformer": transformer,
+        "vae": autoencoder(halvings=3, shift_factor=0.1),
+    }
+
+
+def tiny_kandinsky5() -> Any:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0)
+    return diffusers.Kandinsky5T2IPipeline(**kandinsky5(), scheduler=scheduler)

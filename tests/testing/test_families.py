@@ -5,7 +5,7 @@ import torch
 
 from diffusion_classifier.backends import Conditioning
 from diffusion_classifier.backends.families import FAMILIES, encode_text
-from diffusion_classifier.backends.families.language import CogView4, ZImage
+from diffusion_classifier.backends.families.language import CogView4, HunyuanImage, ZImage
 from diffusion_classifier.backends.families.mmdit import StableDiffusion3
 from diffusion_classifier.backends.families.pixel import DeepFloydIF
 from diffusion_classifier.backends.families.unet import StableDiffusion
@@ -79,6 +79,15 @@ class OddSides(DeepFloydIF):
         return 1
 
 
+class OneTokenTooFew(HunyuanImage):
+    def encode_prompts(self, pipeline, prompts):
+        tensors = super().encode_prompts(pipeline, prompts).tensors
+        cut = ("encoder_hidden_states", "encoder_attention_mask")
+        return Conditioning(
+            **{k: part[:, :-1] if k in cut else part for k, part in tensors.items()}
+        )
+
+
 BROKEN = {
     "check_sizes": ("sd3", PatchesOfOne),
     "check_noising": ("sd", OtherSchedule),
@@ -120,6 +129,13 @@ def test_a_fault_fails_its_own_check_and_no_other(name):
 def test_known_pitfalls_are_named(case, family, message):
     with pytest.raises(AssertionError, match=message):
         check(case, family)
+
+
+def test_tokens_that_a_mask_hides_may_be_left_out_and_no_others():
+    alone = [check.__name__ for check in BACKEND_CHECKS]
+    check("hunyuan_image", HunyuanImage, skip=alone)
+    with pytest.raises(AssertionError, match=r"^check_own_call: "):
+        check("hunyuan_image", OneTokenTooFew, skip=alone)
 
 
 def test_prompts_that_an_adapter_changes_are_its_own_copy():

@@ -23,7 +23,14 @@ from ..base import Conditioning
 from .base import SCHEDULER_TYPES, Family, flow_time
 from .mmdit import PackedFlowFamily, UnmaskedFlowFamily, pack, unpack
 from .parts.autoencoder import mode_of_film
-from .parts.text import encode_text, most_tokens, ragged, warn_truncated
+from .parts.text import (
+    encode_text,
+    most_tokens,
+    preface_tokens,
+    ragged,
+    text_tokenizer,
+    warn_truncated,
+)
 
 
 class Chroma(PackedFlowFamily):
@@ -55,9 +62,8 @@ class OvisImage(PackedFlowFamily):
     pipelines = ("OvisImagePipeline",)
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        preface = pipeline._get_messages(["{}"])[0].split("{}")[0]
-        dropped = pipeline.user_prompt_begin_id  # of its tokens, once the language model read them
-        spent = len(pipeline.tokenizer(preface, add_special_tokens=False).input_ids) - dropped
+        spent = preface_tokens(pipeline.tokenizer, pipeline._get_messages(["{}"])[0])
+        spent -= pipeline.user_prompt_begin_id
         warn_truncated(pipeline.tokenizer, prompts, most_tokens(pipeline) - spent)
         states, *_ = encode_text(pipeline, prompts, do_classifier_free_guidance=False)
         return Conditioning(encoder_hidden_states=states.to(pipeline.transformer.dtype))
@@ -206,5 +212,4 @@ class Flux2(Flux2Klein):
         return len(self.tokenizer(pipeline)(text).input_ids)
 
     def tokenizer(self, pipeline: Any) -> Any:
-        # of a processor of texts and images, or what was given in its place
-        return getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)
+        return text_tokenizer(pipeline.tokenizer)

@@ -1,4 +1,4 @@
-"""Flow transformers with language models: Z-Image, CogView4, HiDream, HunyuanImage.
+"""Flow transformers with language models: Z-Image, CogView4, HiDream, HunyuanImage, Kandinsky 5.
 
 Language models give as many states as a prompt has tokens. Z-Image's network (arXiv 2511.22699)
 takes a list of such states and masks what it pads. CogView4's attends to all that it is given, so
@@ -10,7 +10,12 @@ HiDream (arXiv 2505.22705) reads the states of every layer of Llama, padded to o
 those of T5 and two CLIPs.
 
 HunyuanImage 2.1 (https://github.com/Tencent-Hunyuan/HunyuanImage-2.1) pads prompts to 1,000 tokens
-and masks the padding. ByT5 also reads what a prompt has in quotation marks.
+and masks the padding. So we leave out what pads all prompts: the network's answers are the same.
+ByT5 also reads what a prompt has in quotation marks.
+
+Kandinsky 5 (arXiv 2511.14993) is a network of films, with channels last, and draws an image as a
+film of one frame. It attends to the padding of prompts, as CogView4 does. Its latents are scaled,
+but not shifted, whatever the configuration of its autoencoder says.
 
 CogView4's time is not its noise level. With ``s = time / T`` and a shift ``m`` that grows with the
 image, ``sigma = m / (m + 1 / s - 1)``; so ``s = sigma / (sigma + m (1 - sigma))``.
@@ -19,6 +24,8 @@ image, ``sigma = m / (m + 1 / s - 1)``; so ``s = sigma / (sigma + m (1 - sigma))
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,7 +35,16 @@ from ...errors import InputValueError
 from ...utils.quiet import quiet
 from ..base import Conditioning
 from .base import TWO_ENCODERS, TWO_TOKENIZERS, FlowFamily, call_denoiser, flow_time
-from .parts.text import encode_text, most_tokens, ragged, rows_of_each_length, warn_truncated
+from .parts.text import (
+    encode_text,
+    most_tokens,
+    preface_tokens,
+    ragged,
+    rows_of_each_length,
+    text_tokenizer,
+    warn_truncated,
+    without_padding,
+)
 
 
 class ZImage(FlowFamily):
@@ -187,8 +203,16 @@ class HunyuanImage(FlowFamily):
         return pipeline.transformer.config.patch_size[-1]
 
     def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
-        warn_truncated(pipeline.tokenizer, prompts, pipeline.tokenizer_max_length)
-        states, mask, quoted, quoted_mask = encode_text(pipeline, prompts, batch_size=len(prompts))
+        from diffusers.pipelines.hunyuan_image.pipeline_hunyuanimage import extract_glyph_text
+
+        spent = preface_tokens(pipeline.tokenizer, pipeline.prompt_template_encode)
+        spent -= pipeline.prompt_template_encode_start_idx
+        warn_truncated(pipeline.tokenizer, prompts, pipeline.tokenizer_max_length - spent)
+        most_quoted = pipeline.tokenizer_2_max_length
+        warn_truncated(pipeline.tokenizer_2, prompts, most_quoted, quoted=extract_glyph_text)
+        encoded = encode_text(pipeline, prompts, batch_size=len(prompts))
+        states, mask = without_padding(*encoded[:2])
+        quoted, quoted_mask = without_padding(*encoded[2:])
         dtype = pipeline.transformer.dtype
         return Conditioning(
             encoder_hidden_states=states.to(dtype),
@@ -202,3 +226,64 @@ class HunyuanImage(FlowFamily):
         if transformer.config.guidance_embeds:
             tensors["guidance"] = torch.full_like(t, 1000, dtype=transformer.dtype)
         return call_denoiser(transformer, z, flow_time(t).to(transformer.dtype), tensors)
+
+
+class Kandinsky5(FlowFamily):
+    """Kandinsky 5 for images, which reads prompts with Qwen2.5-VL and CLIP."""
+
+    pipelines = ("Kandinsky5T2IPipeline",)
+    half_dtype = torch.bfloat16
+    components = ("vae", *TWO_ENCODERS, *TWO_TOKENIZERS, "transformer", "scheduler")
+    text_encoders = TWO_ENCODERS
+    other_classes: Mapping[str, tuple[str, ...]] = {
+        **FlowFamily.other_classes,
+        "tokenizer": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
+    }
+
+    def latent_channels(self, pipeline: Any) -> int:
+        config = pipeline.transformer.config
+        return config.in_visual_dim * (2 if config.visual_cond else 1) + config.visual_cond
+
+    def image_size(self, pipeline: Any) -> tuple[int, int]:
+        side = signature(pipeline.__call__).parameters["height"].default
+        return side, side
+
+    def downsampling(self, pipeline: Any) -> int:
+        return pipeline.vae_scale_factor_spatial
+
+    def patch_size(self, pipeline: Any) -> int:
+        return pipeline.transformer.config.patch_size[-1]
+
+    def encode_images(self, pipeline: Any, images: Tensor) -> Tensor:
+        config = pipeline.vae.config
+        shift = (config.get("shift_factor") or 0.0) * config.scaling_factor
+        return super().encode_images(pipeline, images) + shift
+
+    def encode_prompts(self, pipeline: Any, prompts: list[str]) -> Conditioning:
+        tokenizer = text_tokenizer(pipeline.tokenizer)
+        spent = preface_tokens(tokenizer, pipeline.prompt_template)
+        spent -= pipeline.prompt_template_encode_start_idx
+        warn_truncated(tokenizer, prompts, most_tokens(pipeline) - spent)
+        encoded = [encode_text(pipeline, [prompt]) for prompt in prompts]
+        dtype = pipeline.transformer.dtype
+        return Conditioning(
+            **ragged([states[0].to(dtype) for states, _, _ in encoded]).tensors,
+            pooled_projections=torch.cat([pooled for _, pooled, _ in encoded]).to(dtype),
+        )
+
+    def forward(self, pipeline: Any, z: Tensor, t: Tensor, condition: Conditioning) -> Tensor:
+        transformer, output = pipeline.transformer, torch.empty_like(z, dtype=torch.float32)
+        patch, time = self.patch_size(pipeline), flow_time(t).to(transformer.dtype)
+        sides = [torch.arange(side // patch, device=z.device) for side in z.shape[-2:]]
+        for length, rows in rows_of_each_length(condition):
+            films = transformer(
+                z[rows, :, None].movedim(1, -1).to(transformer.dtype),
+                condition["states"][rows, :length],
+                time[rows],
+                condition["pooled_projections"][rows],
+                [torch.arange(1, device=z.device), *sides],
+                torch.arange(length, device=z.device),
+                (1.0, 1.0, 1.0),
+            ).sample
+            output[rows] = films[:, 0].movedim(-1, 1).float()
+        return output

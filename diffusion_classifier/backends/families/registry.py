@@ -12,7 +12,7 @@ from ...errors import InputTypeError, InputValueError
 from .base import Family
 from .dit import DiT, HunyuanDiT, Lumina2, PixArt, Sana
 from .flux import Bria, BriaFibo, Chroma, Flux2, Flux2Klein, OvisImage
-from .language import CogView4, HiDream, HunyuanImage, ZImage
+from .language import CogView4, HiDream, HunyuanImage, Kandinsky5, ZImage
 from .mmdit import AuraFlow, Flux, QwenImage, QwenImage21, StableDiffusion3
 from .pixel import ClassConditionalUNet, DeepFloydIF
 from .refused import reason
@@ -44,6 +44,7 @@ FAMILIES: list[Family] = [
     QwenImage21(),
     Kolors(),
     HunyuanImage(),
+    Kandinsky5(),
 ]
 
 

@@ -105,8 +105,13 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
         pipeline_class.from_pretrained(origin.name)  # raises
     encoders = [name for name in later if name not in family.optional]  # loaded when needed
     used = [name for name in family.components if name in (*parts, *encoders)]
-    classes = component_classes(index, used, family, pipeline_class, origin.name)
+    classes: dict[str, Any] = component_classes(index, used, family, pipeline_class, origin.name)
     needed = [name for name in parts if name not in origin.options]
+    halves = [name for name in needed if index[name][1].endswith("Processor")]
+    if halves:  # of which only the part for texts is read, as the rest may need torchvision
+        from ..families.parts.processors import half_like  # transformers is slow to import
+
+        classes |= {name: half_like(classes[name].__name__) for name in halves}
     left_out = unused_components(index, parts, pipeline_class, origin.name)
     for name in set(left_out) - set(family.components):
         if origin.options.get(name) is not None:
@@ -138,7 +143,10 @@ def load_pipeline(origin: Origin, only: Sequence[str] | None = None) -> Any:
             complete_weights(folder, origin.name),
             explained_failure(f"{origin.name} cannot be loaded as {index['_class_name']}"),
         ):
+            read: dict[str, Any] = {n: classes[n].from_pretrained(folder / n) for n in halves}
+            options |= {n: half if n in family.always else None for n, half in read.items()}
             pipeline = pipeline_class.from_pretrained(str(folder), dtype=origin.dtype, **options)
+            pipeline.register_modules(**read)  # whose classes diffusers may be unable to check
     if not is_local:
         pipeline.register_to_config(_name_or_path=origin.name)  # not the cache's folder
     if "id2label" in index:  # class names, which DiTPipeline reads but does not keep

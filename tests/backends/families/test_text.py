@@ -53,3 +53,34 @@ def test_every_family_that_cuts_text_warns_once(name):
     backend = DiffusersBackend(CASES[name].build())
     (message,) = truncation_warnings(backend, [LONG * 20, LONG * 20 + "1", "a cat"])
     assert message.startswith("2 prompts are too long")
+
+
+def test_quotations_are_cut_with_a_warning():
+    """ByT5 reads 127 bytes, of which 9 surround the quoted text."""
+    backend = DiffusersBackend(CASES["hunyuan_image"].build())
+    fits, cut = ('a sign with "' + n * "w" + '"' for n in (118, 119))
+    assert truncation_warnings(backend, [fits, "a cat"]) == []
+    (message,) = truncation_warnings(backend, [fits, cut, "a cat"])
+    assert "has 128 tokens in quotation marks, but the text encoder reads only the first" in message
+
+
+def test_tokens_of_templates_are_not_counted_to_prompts():
+    """HunyuanImage reads 1,000 tokens beside its template's, of which it leaves out 34."""
+    pipeline = CASES["hunyuan_image"].build()
+    preface = pipeline.prompt_template_encode.split("{}")[0]
+    spent = len(pipeline.tokenizer(preface).input_ids)
+    pipeline.prompt_template_encode_start_idx = spent  # as with the tokenizer of the real one
+    backend = DiffusersBackend(pipeline)
+    assert truncation_warnings(backend, [1000 * "w"]) == []
+    (message,) = truncation_warnings(backend, [1001 * "w"])
+    assert "has 1001 tokens, but the text encoder reads only the first 1000" in message
+
+
+def test_padding_of_all_prompts_is_left_out():
+    pipeline = CASES["hunyuan_image"].build()
+    backend = DiffusersBackend(pipeline)
+    condition = backend.encode_classes(["a cat", "a hen"], ["a cat", "a hen"])
+    start = pipeline.prompt_template_encode_start_idx
+    n = len(pipeline.tokenizer(pipeline.prompt_template_encode.format("a cat")).input_ids) - start
+    assert condition["encoder_hidden_states"].shape == (2, n, 16)
+    assert condition["encoder_hidden_states_2"].shape == (2, 1, 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import signature
@@ -19,8 +19,9 @@ from ....utils.display import short_repr
 from ....utils.quiet import quiet
 from ...base import Conditioning
 
+TooLong = dict[str, tuple[int, int, str]]
 # Prompts found too long, with their warnings' figures, while several batches are encoded.
-_too_long: ContextVar[dict[str, tuple[int, int]] | None] = ContextVar("too_long", default=None)
+_too_long: ContextVar[TooLong | None] = ContextVar("too_long", default=None)
 
 
 def encode_text(pipeline: Any, prompts: list[str], **options: Any) -> tuple[Any, ...]:
@@ -36,28 +37,70 @@ def most_tokens(pipeline: Any) -> int:
     return signature(pipeline.encode_prompt).parameters["max_sequence_length"].default
 
 
-def warn_truncated(tokenizer: Any, prompts: Sequence[str], max_length: int | None = None) -> None:
-    """Warn once of all prompts of more than ``max_length`` tokens (default: the tokenizer's)."""
+def text_tokenizer(component: Any) -> Any:
+    """Return the tokenizer of a processor of texts and images, or what was given in its place."""
+    return getattr(component, "tokenizer", component)
+
+
+def preface_tokens(tokenizer: Any, template: str) -> int:
+    """Return how many tokens a template has before the prompt.
+
+    Pipelines leave out most of them, once the language model has read them.
+    """
+    return len(tokenizer(template.split("{}")[0], add_special_tokens=False).input_ids)
+
+
+def without_padding(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out the last tokens [P, n, D] that the mask [P, n] hides for every prompt.
+
+    States that it hides for some are 0. One token stays at least: networks cannot read none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> states, mask = without_padding(torch.ones(2, 9, 4), torch.eye(2, 9))
+    >>> states.shape, mask.tolist()
+    (torch.Size([2, 2, 4]), [[1.0, 0.0], [0.0, 1.0]])
+    """
+    used = mask.any(0).nonzero().flatten().tolist()
+    n = 1 + max(used, default=0)
+    return (states * mask[..., None].to(states.dtype))[:, :n], mask[:, :n]
+
+
+def warn_truncated(
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_length: int | None = None,
+    quoted: Callable[[str], str | None] | None = None,
+) -> None:
+    """Warn once of all prompts of more than ``max_length`` tokens (default: the tokenizer's).
+
+    ``quoted`` returns what the tokenizer reads of a prompt: its quotations, or None.
+    """
     max_length = max_length or tokenizer.model_max_length
-    room = max_length - tokenizer.num_special_tokens_to_add()
+    room, where = max_length - tokenizer.num_special_tokens_to_add(), ""
+    if quoted is not None:
+        where = " in quotation marks"
     with one_truncation_warning() as found:
         for prompt in dict.fromkeys(prompts):
-            length = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
+            text = prompt if quoted is None else quoted(prompt) or ""
+            length = len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
             if length > room:
-                found[prompt] = length, room
+                found.setdefault(prompt, (length, room, where))
 
 
 @contextmanager
-def one_truncation_warning() -> Iterator[dict[str, tuple[int, int]]]:
+def one_truncation_warning() -> Iterator[TooLong]:
     """Give all prompts that ``warn_truncated`` finds in this context one warning, with a count.
 
-    Yields the prompts found, with their tokens and the tokens that the text encoder reads.
+    Yields the prompts found, with their tokens, the tokens that the text encoder reads, and where
+    in the prompt these are.
     """
     outer = _too_long.get()
     if outer is not None:
         yield outer
         return
-    found: dict[str, tuple[int, int]] = {}
+    found: TooLong = {}
     token = _too_long.set(found)
     try:
         yield found
@@ -65,8 +108,8 @@ def one_truncation_warning() -> Iterator[dict[str, tuple[int, int]]]:
         _too_long.reset(token)
     if not found:
         return
-    prompt, (length, room) = next(iter(found.items()))
-    named = f"prompt {short_repr(prompt)} has {length} tokens"
+    prompt, (length, room, where) = next(iter(found.items()))
+    named = f"prompt {short_repr(prompt)} has {length} tokens{where}"
     if len(found) > 1:
         named = f"{len(found)} prompts are too long: for example, {named}"
     warnings.warn(
