@@ -10,6 +10,7 @@ from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend, clear_model_cache
 from diffusion_classifier.datasets import DIGIT_NAMES, load_scenes
 from diffusion_classifier.pruners import NoPruning
+from diffusion_classifier.race.engine import Engine
 from tests.support.pipelines import IMAGE_SIZE, PROMPTS, saved, tiny_sd
 
 pytestmark = pytest.mark.gpu
@@ -61,6 +62,24 @@ def test_a_race_drops_the_same_classes_and_answers_alike(scenes):
     answers = [table.log_posterior().argmax(1) for table in tables]
     assert (answers[0] == answers[1]).all()
     assert (evaluations[0] == evaluations[1]).mean() > 0.8  # rounding may move a drop by a round
+
+
+def test_two_steps_under_way_answer_like_one(scenes, monkeypatch):
+    clf = digits("cuda", batch_size=16)
+    begun = []
+    begin = Engine.begin
+
+    def noted(engine, requests):
+        begun.append(engine.steps_at_once)
+        return begin(engine, requests)
+
+    monkeypatch.setattr(Engine, "begin", noted)
+    two = clf.errors(scenes.images)
+    assert set(begun) == {2}
+    monkeypatch.setattr(Engine, "steps_at_once", property(lambda engine: 1))
+    one = clf.errors(scenes.images)
+    np.testing.assert_array_equal(np.isnan(two.errors), np.isnan(one.errors))
+    np.testing.assert_allclose(two.errors, one.errors, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float16", 0.05), ("bfloat16", 0.4)])

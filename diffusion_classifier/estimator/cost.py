@@ -18,7 +18,7 @@ from torch import Tensor
 from ..pruners.base import NoPruning, Pruner
 from ..race.loop import run_race
 from ..race.recorded import RecordedErrors
-from ..race.source import Request, Start
+from ..race.source import ErrorSource, Request, Start
 from ..records.compare import comparable_errors
 from ..records.table import ErrorTable
 from ..samplers.stratified import StratifiedSampler
@@ -107,7 +107,7 @@ def _missing_evaluations(predictor: Predictor, n_images: int, table: ErrorTable)
     return total
 
 
-class _Unknown:
+class _Unknown(ErrorSource):
     """Source of errors that were not recorded: it answers NaN, and notes the images.
 
     Parameters

@@ -8,7 +8,8 @@ For every row, with ``x`` the image's latent and (t, eps) the draw, for a diffus
 Other generators corrupt images in other ways: :mod:`diffusion_classifier.noise.process`.
 
 A batch mixes rows of many images, prompts and draws; each row picks its ``z`` and condition by
-index. The host synchronises with the device once per step, to read the errors.
+index. The host waits for the device once per step, to read the errors. On a GPU, it queues the next
+step before that, so that the device works on while the host judges.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from ..noise.process import PROCESSES, Levels
 from ..noise.variational import VariationalBound
 from .batches import BatchSize, BatchSizeOption, encode_from, is_fixed
 from .memory import memory_of, meter_of, network_memory
-from .source import Request
+from .source import Answer, ErrorSource, Request
 
 _NOISE_CACHE_BYTES = 256 * 2**20
 
 
-class Engine:
+class Engine(ErrorSource):
     """Error source that evaluates the network.
 
     Parameters
@@ -163,27 +164,44 @@ class Engine:
         self._latents.pop(image, None)
         self._is_released[image] = True
 
-    @torch.inference_mode()
+    @property
+    def steps_at_once(self) -> int:
+        return 2 if self._device.type == "cuda" else 1
+
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Compute the errors [A, J] of each request, in float32 on the CPU.
+        """Compute the errors [A, J] of each request, in float32 on the CPU; see :meth:`begin`."""
+        return self.begin(requests)()
+
+    @torch.inference_mode()
+    def begin(self, requests: Sequence[Request]) -> Answer:
+        """Queue a step on the device; return what waits for its errors.
 
         Raises
         ------
         NonFiniteOutputError
-            If the network returns NaN or infinity.
+            By the answer, if the network returns NaN or infinity.
         OutOfMemoryError
             If memory runs out with a single row.
         """
         rows = _Rows.of(requests, self._device)
         noised = self._noise_images(requests)
-        errors = torch.cat(list(self._batches(rows, noised))).cpu()
-        self._check_finite(errors, requests)
-        self._on_evaluations(len(errors))
-        parts = errors.split([request.n_rows for request in requests])
-        return [
-            part.view(-1, request.n_prompts).T
-            for part, request in zip(parts, requests, strict=True)
-        ]
+        errors = torch.cat(list(self._batches(rows, noised)))
+        on_cuda = self._device.type == "cuda"
+        errors = errors.to("cpu", non_blocking=on_cuda)
+        is_copied = torch.cuda.current_stream(self._device).record_event() if on_cuda else None
+
+        def answer() -> list[Tensor]:
+            if is_copied is not None:
+                is_copied.synchronize()
+            self._check_finite(errors, requests)
+            self._on_evaluations(len(errors))
+            parts = errors.split([request.n_rows for request in requests])
+            return [
+                part.view(-1, request.n_prompts).T
+                for part, request in zip(parts, requests, strict=True)
+            ]
+
+        return answer
 
     def _noise_images(self, requests: Sequence[Request]) -> _Noised:
         """Add noise to the images, for every (image, draw) of the step."""

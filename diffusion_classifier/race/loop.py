@@ -9,12 +9,17 @@ side by side to fill the batches: when an image is decided, the next one takes i
 result of an image does not depend on the others. An image may *start* with some of the prompts and
 with class priors of its own; if one class is all it starts with, it is decided without errors.
 
+A *step* asks for errors of some images of the window. Where a device computes while the host goes
+on, two steps are under way: the host judges the images of one while the device works on the other.
+
 Errors come from an *error source*: the engine runs the network, a recorded table looks them up.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +30,7 @@ from ..scoring.class_losses import Scoring
 from .judging import Judge
 from .planning import Planner
 from .runner import Runner
-from .source import ErrorSource, Request, Result, Start
+from .source import Answer, ErrorSource, Request, Result, Start
 from .tape import DrawTape
 
 
@@ -69,31 +74,46 @@ def run_race(
     )
     planner, judge = Planner(source, tape, pruner), Judge(tape, pruner, scoring, on_look)
     window: dict[int, Runner] = {}  # by image
+    steps: deque[_Step] = deque()  # under way
     while True:
         decided: list[Runner] = []
-        plan = planner.step(_racing(window, waiting, scoring, decided, source.rows_wanted))
-        if not plan and not decided:
+        under_way = {runner.image for step in steps for runner, _ in step.plan}
+        free = [runner for image, runner in window.items() if image not in under_way]
+        racing = _racing(free, window, waiting, scoring, decided, source.rows_wanted)
+        # A second step begins only if it is full: the images wait for those of the first.
+        plan = planner.step(racing, only_full=bool(steps))
+        if not plan and not decided and not steps:
             return
-        for (runner, request), errors in zip(plan, _evaluate(source, planner, plan), strict=True):
-            runner.record(request, errors)
-        for runner in decided + judge.finished([runner for runner, _ in plan]):
+        if plan:
+            steps.append(_Step(plan, source.begin([request for _, request in plan])))
+        if steps and (not plan or len(steps) == source.steps_at_once):
+            decided += judge.finished(_record(source, planner, steps.popleft()))
+        for runner in decided:
             window.pop(runner.image, None)
             source.release(runner.image)
             yield runner.result()
 
 
+class _Step(NamedTuple):
+    """Requests of images whose errors are under way."""
+
+    plan: list[tuple[Runner, Request]]
+    answer: Answer
+
+
 def _racing(
+    free: list[Runner],
     window: dict[int, Runner],
     waiting: Iterator[Runner],
     scoring: Scoring,
     decided: list[Runner],
     most_decided: int,
 ) -> Iterator[Runner]:
-    """Yield the images in the window, and then let new ones in.
+    """Yield the images of the window that are free, and then let new ones in.
 
     Those that are decided from the start go to ``decided``.
     """
-    yield from list(window.values())
+    yield from free
     while len(decided) < most_decided and (runner := next(waiting, None)) is not None:
         if scoring.decided(runner.active):
             decided.append(runner)
@@ -102,14 +122,19 @@ def _racing(
             yield runner
 
 
-def _evaluate(
-    source: ErrorSource, planner: Planner, plan: list[tuple[Runner, Request]]
-) -> list[Tensor]:
-    """Get the errors of a step; those that it asks for ahead must not make it fail."""
-    requests = [request for _, request in plan]
+def _record(source: ErrorSource, planner: Planner, step: _Step) -> list[Runner]:
+    """Wait for the errors of a step, give them to its images, and return these."""
+    for (runner, request), errors in zip(step.plan, _errors(source, planner, step), strict=True):
+        runner.record(request, errors)
+    return [runner for runner, _ in step.plan]
+
+
+def _errors(source: ErrorSource, planner: Planner, step: _Step) -> list[Tensor]:
+    """Wait for the errors of a step; those that it asks for ahead must not make it fail."""
     try:
-        return source.evaluate(requests) if requests else []
+        return step.answer()
     except NonFiniteOutputError:
+        requests = [request for _, request in step.plan]
         if not any(request.n_ahead for request in requests):
             raise
         planner.looks_ahead = False

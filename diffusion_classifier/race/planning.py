@@ -35,8 +35,13 @@ class Planner:
         self._source, self._tape, self._pruner = source, tape, pruner
         self.looks_ahead = True
 
-    def step(self, window: Iterable[Runner]) -> list[tuple[Runner, Request]]:
-        """Plan requests of about ``rows_wanted`` rows for the first images of a window."""
+    def step(
+        self, window: Iterable[Runner], only_full: bool = False
+    ) -> list[tuple[Runner, Request]]:
+        """Plan requests of about ``rows_wanted`` rows for the first images of a window.
+
+        With ``only_full``, plan nothing if the window has fewer rows.
+        """
         wanted = self._source.rows_wanted
         plan: list[tuple[Runner, Request]] = []
         n_rows = 0
@@ -49,6 +54,8 @@ class Planner:
             n_rows = total
             if n_rows >= wanted:
                 return plan
+        if only_full:
+            return []
         return self._with_rounds_ahead(plan, n_rows) if self.looks_ahead else plan
 
     def _share_used(self, n_rows: int) -> float:

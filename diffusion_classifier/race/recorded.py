@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ..errors import InputValueError
 from ..noise.draws import Draws
-from .source import ErrorSource, KnownErrors, Request
+from .source import Answer, ErrorSource, KnownErrors, Request
 
 _ROWS_PER_STEP = 2**18  # limits the memory of a race without a network
 
 
-class RecordedErrors:
+class RecordedErrors(ErrorSource):
     """Error source that looks up recorded errors and gets missing ones from another source.
 
     Parameters
@@ -46,6 +46,10 @@ class RecordedErrors:
         self._tails: dict[tuple[Draws, int], Draws] = {}
 
     @property
+    def steps_at_once(self) -> int:
+        return 1 if self._source is None else self._source.steps_at_once
+
+    @property
     def rows_wanted(self) -> int:
         return _ROWS_PER_STEP if self._source is None else self._source.rows_wanted
 
@@ -63,7 +67,11 @@ class RecordedErrors:
             self._source.release(image)
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
-        """Look up or compute the errors [A, J] of each request, on the CPU.
+        """Look up or compute the errors [A, J] of each request, on the CPU; see :meth:`begin`."""
+        return self.begin(requests)()
+
+    def begin(self, requests: Sequence[Request]) -> Answer:
+        """Look up the errors of a step, and begin to compute those that are missing.
 
         Raises
         ------
@@ -94,13 +102,17 @@ class RecordedErrors:
                     missing.append(Request(request.image, request.prompts[rows], rounds, start))
                     places.append((number, rows, n))
         self._on_recorded(n_recorded)
-        computed = self._source.evaluate(missing) if self._source and missing else []
-        for (number, rows, n), errors in zip(places, computed, strict=True):
-            # the errors of exact backends are float64
-            dtype = torch.promote_types(found[number].dtype, errors.dtype)
-            found[number] = found[number].to(dtype)
-            found[number][rows, n:] = errors.to(dtype)
-        return found
+        computed = self._source.begin(missing) if self._source and missing else list
+
+        def completed() -> list[Tensor]:
+            for (number, rows, n), errors in zip(places, computed(), strict=True):
+                # the errors of exact backends are float64
+                dtype = torch.promote_types(found[number].dtype, errors.dtype)
+                found[number] = found[number].to(dtype)
+                found[number][rows, n:] = errors.to(dtype)
+            return found
+
+        return completed
 
     def _look_up(self, request: Request) -> Tensor:
         """Return a request's errors [A, J], NaN where not recorded."""

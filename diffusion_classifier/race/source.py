@@ -72,10 +72,18 @@ class Start(NamedTuple):
         return start
 
 
+Answer = Callable[[], list[Tensor]]  # waits for the errors [A, J] of each request, on the CPU
+
+
 class ErrorSource(Protocol):
     """Protocol of objects that compute or look up errors for the race."""
 
     n_prompts: int
+
+    @property
+    def steps_at_once(self) -> int:
+        """Steps that may be under way: 2 if a device computes one while the host judges another."""
+        return 1
 
     @property
     def rows_wanted(self) -> int:
@@ -91,6 +99,13 @@ class ErrorSource(Protocol):
     def few_rows(self) -> int:
         """Rows that take little longer than a single one; 0 if no row may be superfluous."""
         ...
+
+    def begin(self, requests: Sequence[Request]) -> Answer:
+        """Begin to compute the errors of a step, and return what waits for them.
+
+        By default, nothing is computed before somebody waits.
+        """
+        return lambda: self.evaluate(requests)
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
         """Return the errors [A, J] of each request, on the CPU.

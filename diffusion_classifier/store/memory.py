@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import StoreError
 from ..race.recorded import RecordedErrors
-from ..race.source import ErrorSource, Request
+from ..race.source import Answer, ErrorSource, Request
 from .database import Database
 from .folder import StoreFolder
 from .keys import Content, TapeRecord
@@ -224,12 +224,16 @@ class Memory:
         return rows
 
 
-class _Keeping:
+class _Keeping(ErrorSource):
     """Error source that adds what another one computes to a memory."""
 
     def __init__(self, source: ErrorSource, memory: Memory) -> None:
         self.n_prompts = source.n_prompts
         self._source, self._memory = source, memory
+
+    @property
+    def steps_at_once(self) -> int:
+        return self._source.steps_at_once
 
     @property
     def rows_wanted(self) -> int:
@@ -244,12 +248,20 @@ class _Keeping:
         return self._source.few_rows
 
     def evaluate(self, requests: Sequence[Request]) -> list[Tensor]:
+        return self.begin(requests)()
+
+    def begin(self, requests: Sequence[Request]) -> Answer:
         self._memory.prepare()
-        computed = self._source.evaluate(requests)
-        for request, errors in zip(requests, computed, strict=True):
-            self._memory.add(request, errors)
-        self._memory.commit_if_due()
-        return computed
+        computed = self._source.begin(requests)
+
+        def answer() -> list[Tensor]:
+            found = computed()
+            for request, errors in zip(requests, found, strict=True):
+                self._memory.add(request, errors)
+            self._memory.commit_if_due()
+            return found
+
+        return answer
 
     def release(self, image: int) -> None:
         self._source.release(image)

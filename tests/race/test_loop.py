@@ -10,6 +10,7 @@ from sklearn.base import clone
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, Pruner, RacingPruner, StagedPruner
 from diffusion_classifier.race import DrawTape, Start, run_race
+from diffusion_classifier.race.source import ErrorSource
 from diffusion_classifier.samplers import EvenSampler, FixedDraws, StratifiedSampler
 from diffusion_classifier.scoring import Scoring
 
@@ -20,14 +21,14 @@ ERRORS = torch.rand(N, P, J, generator=torch.Generator().manual_seed(0)) + 0.1 *
 ).view(1, P, 1)
 
 
-class Recorded:
+class Recorded(ErrorSource):
     """Errors from a table, by position of the draw; notes what it was asked."""
 
     n_prompts = P
+    rows_wanted, batch_rows, few_rows = 1, 1, 0
 
     def __init__(self, rows_wanted, tape):
         self.rows_wanted = rows_wanted
-        self.batch_rows, self.few_rows = 1, 0
         self.tape = tape
         self.n_rows = []
         self.released = []

@@ -8,6 +8,7 @@ from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, PairedTestPruner, RacingPruner, StagedPruner
 from diffusion_classifier.race import DrawTape, Request, run_race
 from diffusion_classifier.race.recorded import RecordedErrors
+from diffusion_classifier.race.source import ErrorSource
 from diffusion_classifier.samplers import StratifiedSampler
 from diffusion_classifier.scoring import Scoring
 
@@ -18,10 +19,10 @@ ERRORS = 5 + NOISE + 0.4 * torch.arange(P)[None, :, None]
 SCORING = Scoring(torch.ones(100).double(), torch.zeros(P).double(), torch.arange(P))
 
 
-class Counted:
+class Counted(ErrorSource):
     """A network whose errors are in a table; notes the rows of each call."""
 
-    n_prompts, rows_wanted, batch_rows = P, 256, 32
+    n_prompts, rows_wanted, batch_rows, few_rows = P, 256, 32, 0
 
     def __init__(self, few_rows, errors=ERRORS):
         self.few_rows = few_rows

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...backends.base import Backend, Conditioning
 from ..batches import BatchSizeOption
 from ..engine import Engine, Stopped
-from ..source import Request
+from ..source import ErrorSource, Request
 from .copies import copy_to
 
 
@@ -55,7 +55,7 @@ def engine_on(
         yield engines
 
 
-class Engines:
+class Engines(ErrorSource):
     """Error source that divides the images of each step among devices.
 
     Use it as a context manager: its threads end with the block.
