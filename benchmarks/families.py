@@ -6,7 +6,7 @@ prompt. The adapter's error of the same image, noise and prompt must be equal. T
 the markers of docs/families.md holds the largest relative difference of the four prompts of every
 case of tests/support/family_cases.py.
 
-Run from a checkout, in about 15 seconds on one CPU core::
+Run from a checkout, in about 30 seconds on one CPU core::
 
     OMP_NUM_THREADS=1 python -m benchmarks.families
 """

@@ -247,7 +247,8 @@ def check_family(
       ``patch_size`` and ``downsampling``.
     - ``check_noising``: noised latents are those of the scheduler of training, within 1e-5.
     - ``check_own_call``: the denoiser has the arguments and the output (but for the sign) that it
-      has in three steps of the pipeline's own call, within 1e-5.
+      has in three steps of the pipeline's own call, within 1e-5. Tokens that the pipeline's mask
+      hides may differ or be left out.
     - ``check_own_errors``: errors follow from the image that the pipeline makes in one step, within
       1e-4.
     - ``check_round_trip``: latents are what the pipeline's decoder undoes, within 1e-3.

@@ -46,6 +46,7 @@ class StableDiffusion(Family):
         "StableDiffusionPAGImg2ImgPipeline",
         "StableDiffusionSAGPipeline",
         "StableDiffusionPanoramaPipeline",
+        "StableDiffusionParadigmsPipeline",
     )
     components: tuple[str, ...] = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
     denoiser = "unet"

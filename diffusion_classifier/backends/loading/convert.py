@@ -278,7 +278,7 @@ def _unpickle(files: dict[Path, Path]) -> dict[str, list[str]]:
         )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-        raise InputFileError(f"the conversion failed: {reason}.")
+        raise InputFileError(f"the conversion failed: {reason.rstrip('.')}.")
     answer = json.loads(done.stdout)
     if "reason" in answer:
         kind = InputFileError if answer["reason"] in ("write", "memory") else DamagedFileError

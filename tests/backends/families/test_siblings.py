@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion_classifier.backends import DiffusersBackend
-from diffusion_classifier.backends.families.refused import REFUSED
+from diffusion_classifier.backends.families.refused import OTHERS, REFUSED
 from diffusion_classifier.backends.families.registry import FAMILIES, find_family
 from diffusion_classifier.backends.resolve import load_backend
 from tests.support.family_cases import CASES
@@ -22,6 +22,7 @@ SIBLINGS = {
         "StableDiffusionPAGImg2ImgPipeline",
         "StableDiffusionSAGPipeline",
         "StableDiffusionPanoramaPipeline",
+        "StableDiffusionParadigmsPipeline",
     ),
     "lcm": ("LatentConsistencyModelImg2ImgPipeline",),
     "sdxl": (
@@ -78,9 +79,47 @@ def test_all_siblings_are_tested():
 
 
 def test_names_exist_in_diffusers():
-    names = {*REFUSED, *(kind for _, kind in REFUSED.values())}
-    assert {name for name in names if not hasattr(diffusers, name)} == set()
+    names = {*REFUSED, *OTHERS, *(kind for _, kind in REFUSED.values())}
+    assert names - set(dir(diffusers)) == set()
     assert len(REFUSED) >= 50
+
+
+def test_every_pipeline_of_diffusers_has_a_family_or_a_reason():
+    """Those that draw images from prompts or classes, and those of films and sounds as well."""
+    names = {name for name in dir(diffusers) if name.endswith("Pipeline")} - {"DiffusionPipeline"}
+    assert len(names) > 300
+    general, supported = set(), {name for family in FAMILIES for name in family.pipelines}
+    for name in names - supported:
+        with pytest.raises(ValueError, match=rf"^a {name}, which is not supported") as caught:
+            find_family([name], f"a {name}")
+        message = str(caught.value)
+        assert message.endswith(".") and not message.endswith("..")
+        if "known pipelines are" in message:
+            general.add(name)
+    assert general == set()  # give each a family, or a line of refused.py
+
+
+def test_names_are_listed_once():
+    supported = {name for family in FAMILIES for name in family.pipelines}
+    assert not (OTHERS.keys() & REFUSED.keys() or supported & {*OTHERS, *REFUSED})
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Kandinsky5I2IPipeline", r"reads a second image; .*Kandinsky5T2IPipeline\.from_pipe"),
+        ("Kandinsky5T2VPipeline", "makes films, not images"),
+        ("Kandinsky5I2VPipeline", "makes films, not images"),
+        ("BriaFibo2Pipeline", "draws images and edits others, and no adapter .* register_family"),
+        ("KandinskyV22CombinedPipeline", "reads the embedding of an image"),
+        ("SanaSprintPipeline", "distilled to jump to an image"),
+        ("FluxModularPipeline", "is modular"),
+    ],
+)
+def test_other_kinds_are_refused_with_their_reason(name, why, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(ValueError, match=rf"is a {name}, which is not supported: .*{why}"):
+        load_backend(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionInpaintPipeline", "FluxControlNetPipeline"])
@@ -109,3 +148,9 @@ def test_the_way_out_does_not_accept_a_network_that_reads_a_mask():
     pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
     with pytest.raises(ValueError, match=r"takes 9 channels and the autoencoder gives 4.*a mask"):
         DiffusersBackend(pipeline)
+    parts = {**CASES["kandinsky5"].build().components}
+    parts["transformer"] = diffusers.Kandinsky5Transformer3DModel.from_config(
+        parts["transformer"].config, visual_cond=True
+    )  # 4 channels of another image and a mask
+    with pytest.raises(ValueError, match=r"takes 9 channels and the autoencoder gives 4"):
+        DiffusersBackend(diffusers.Kandinsky5T2IPipeline(**parts))
