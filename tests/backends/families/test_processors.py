@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from diffusion_classifier.backends import DiffusersBackend
@@ -55,11 +56,16 @@ def test_a_folder_names_the_class_of_transformers(made):
     assert index[part] == ["transformers", kind]
 
 
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_the_whole_processor_needs_torchvision(made):
+def test_the_whole_processor_needs_torchvision_and_gives_the_same_tokens(made):
     _, part, kind, folder = made
-    with pytest.raises(ImportError, match="Torchvision"):
-        getattr(transformers, kind).from_pretrained(folder / part)
+    if find_spec("torchvision") is None:
+        with pytest.raises(ImportError, match="Torchvision"):
+            getattr(transformers, kind).from_pretrained(folder / part)
+        return
+    whole = getattr(transformers, kind).from_pretrained(folder / part)
+    half = getattr(load_backend(folder).pipeline, part)
+    ids = [each(text=["a cat", "a dog"], return_tensors="pt").input_ids for each in (whole, half)]
+    assert torch.equal(*ids)
 
 
 def test_the_half_for_texts_is_read_and_encodes_alike(made):
