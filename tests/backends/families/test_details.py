@@ -305,8 +305,8 @@ def test_checkpoints_distilled_for_few_steps_are_read_as_their_family(name, tmp_
 
 def test_a_folder_of_an_unknown_family_lists_those_known(tmp_path):
     folder = Path(saved(other_pipelines.tiny_ddpm(), tmp_path))
-    edit_index(folder, _class_name="ConsistencyModelPipeline")
-    with pytest.raises(ValueError, match=r"ConsistencyModelPipeline.*FluxPipeline.*FunctionB"):
+    edit_index(folder, _class_name="NewerPipeline")
+    with pytest.raises(ValueError, match=r"NewerPipeline.*FluxPipeline.*FunctionB"):
         load_backend(folder)
 
 
