@@ -23,7 +23,10 @@ class TextHalf(ProcessorMixin):
 
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
-        self.image_token = "<|image_pad|>"  # with one, transformers returns a list for one text too
+
+    def __call__(self, images: None = None, text: Any = None, **options: Any) -> Any:
+        """Tokenize texts. One text alone is a list of one, as for all processors of images."""
+        return super().__call__(text=[text] if isinstance(text, str) else text, **options)
 
 
 def half_like(name: str) -> type[TextHalf]:
