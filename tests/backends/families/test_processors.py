@@ -84,3 +84,10 @@ def test_code_that_a_processor_names_is_refused(made):
     path.write_text(json.dumps({"auto_map": {"AutoProcessor": "mine.Processor"}}))
     with pytest.raises(InputValueError, match=r"processor_config.json names Python code"):
         load_backend(folder)
+
+
+def test_images_are_refused(made):
+    _, part, kind, folder = made
+    half = getattr(load_backend(folder).pipeline, part)
+    with pytest.raises(InputValueError, match=rf"^images were given to the {kind} of"):
+        half(images=["a.png"], text=["a cat"])

@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
+from ....errors import InputValueError
+
 
 class TextHalf(ProcessorMixin):
     """The half for texts of a processor.
@@ -24,8 +26,13 @@ class TextHalf(ProcessorMixin):
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
 
-    def __call__(self, images: None = None, text: Any = None, **options: Any) -> Any:
+    def __call__(self, images: Any = None, text: Any = None, **options: Any) -> Any:
         """Tokenize texts. One text alone is a list of one, as for all processors of images."""
+        if images is not None:
+            raise InputValueError(
+                f"images were given to the {type(self).__name__} of a model that was loaded to "
+                "classify, which reads texts only; load the pipeline with diffusers instead."
+            )
         return super().__call__(text=[text] if isinstance(text, str) else text, **options)
 
 
