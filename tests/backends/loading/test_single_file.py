@@ -7,17 +7,19 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import DiffusersBackend
 from diffusion_classifier.backends.resolve import load_backend
-from diffusion_classifier.errors import InputValueError
+from diffusion_classifier.errors import InputFileError, InputValueError
 from diffusion_classifier.pruners import NoPruning
+from tests.support.original_flows import flow_file
 from tests.support.original_names import single_file
+from tests.support.other_pipelines import tiny_flux, tiny_sd3
 from tests.support.pipelines import sample_output, tiny_sd, tiny_sdxl
 
 pytestmark = pytest.mark.usefixtures("empty_model_cache")
@@ -60,11 +62,92 @@ def test_a_file_with_two_text_encoders_predicts_as_its_pipeline(tmp_path):
     torch.testing.assert_close(sample_output(backend), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("own", "other"), [(tiny_sd, wide_sdxl), (wide_sdxl, tiny_sd)])
-def test_a_config_folder_of_another_kind_gets_one_clear_error(tmp_path, own, other):
+def wide_sd3():
+    """SD3.5 whose text encoders have different widths; the first one's projection is none."""
+    pipeline = tiny_sd3()
+    first, second = pipeline.text_encoder.config, pipeline.text_encoder_2.config
+    first.projection_dim = 16
+    second.hidden_size = second.projection_dim = 24
+    third = pipeline.text_encoder_3.config
+    third.d_model = 16 + 24
+    pipeline.text_encoder = CLIPTextModelWithProjection(first).eval()
+    pipeline.text_encoder.text_projection.weight.data = torch.eye(16)
+    pipeline.text_encoder_2 = CLIPTextModelWithProjection(second).eval()
+    pipeline.text_encoder_3 = T5EncoderModel(third).eval()
+    changes = {
+        "joint_attention_dim": 16 + 24,
+        "pooled_projection_dim": 16 + 24,
+        "qk_norm": "rms_norm",
+        "dual_attention_layers": (0,),
+    }
+    config = {**pipeline.transformer.config, **changes}
+    pipeline.transformer = SD3Transformer2DModel(**config).eval()
+    return pipeline
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "transformer"])
+@pytest.mark.parametrize("make", [tiny_sd3, wide_sd3], ids=["3", "3.5"])
+def test_a_file_of_sd3_predicts_as_its_pipeline(tmp_path, make, whole):
+    pipeline = make()
+    inside = {"transformer", "vae"} if whole else {"transformer"}
+    if whole and make is wide_sd3:
+        inside |= {"text_encoder", "text_encoder_2", "text_encoder_3"}
+    backend = load_backend(flow_file(pipeline, tmp_path / "sd3.safetensors", inside))
+    expected = sample_output(DiffusersBackend(pipeline))
+    torch.testing.assert_close(sample_output(backend), expected, rtol=0, atol=0)
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    own = DiffusersBackend(pipeline).encode_images(images)
+    torch.testing.assert_close(backend.encode_images(images), own, rtol=0, atol=0)
+
+
+def test_files_of_8_bits_compute_in_float32(tmp_path):
+    """Of all weights, only those of the transformer are rounded to 3 bits of mantissa."""
+    pipeline = tiny_sd3()
+    file = flow_file(pipeline, tmp_path / "sd3.safetensors", {"transformer"})
+    edited(file, lambda t: {k: v.to(torch.float8_e4m3fn) for k, v in t.items()})
+    backend = load_backend(file)
+    assert backend.dtype == torch.float32
+    rounded = {
+        k: v.to(torch.float8_e4m3fn).float() for k, v in pipeline.transformer.state_dict().items()
+    }
+    pipeline.transformer.load_state_dict(rounded)
+    expected = sample_output(DiffusersBackend(pipeline))
+    torch.testing.assert_close(sample_output(backend), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."], ids=["flux1-dev", "comfyui"])
+def test_a_file_of_flux_holds_the_weights_of_its_transformer(tmp_path, prefix):
+    """One block of each kind. diffusers reads Flux's own width only: 0.5 billion parameters."""
+    pipeline = tiny_flux()
+    width = {"num_attention_heads": 24, "attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)}
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        transformer = FluxTransformer2DModel(**{**pipeline.transformer.config, **width}).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    pipeline.transformer = transformer
+    inside = {"transformer", "vae"} if prefix else {"transformer"}
+    file = flow_file(pipeline, tmp_path / "flux.safetensors", inside, prefix)
+    backend = DiffusersBackend.from_single_file(file, dtype=torch.bfloat16)
+    found, own = backend.denoiser.state_dict(), transformer.state_dict()
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[key], own[key]) for key in own)
+    file.unlink()  # a gigabyte, which pytest would keep
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "what"),
+    [
+        (tiny_sd, wide_sdxl, "CLIPTextModelWithProjection of .* lack 'text_projection.weight'"),
+        (wide_sdxl, tiny_sd, "UNet2DConditionModel of .* have the wrong shape for 'down_blocks"),
+    ],
+)
+def test_a_config_folder_of_another_kind_gets_one_clear_error(tmp_path, own, other, what):
     file = single_file(own(), tmp_path / "own.safetensors")
     config = single_file(other(), tmp_path / "other.safetensors").with_suffix("")
-    with pytest.raises((OSError, ValueError), match="config"):
+    advice = r"give the file and the config folder of the same model \(config=\), both whole\.$"
+    with pytest.raises(InputFileError, match=f"weights of the {what}.*{advice}"):
         DiffusersBackend.from_single_file(file, config=config)
 
 
