@@ -31,7 +31,7 @@ from .estimator.predicting import Predictor
 from .images.latents import Latents
 from .noise.draws import Draws
 from .noise.prediction import expand, noise_residual
-from .noise.process import PROCESSES, Levels
+from .noise.process import Levels, process_of
 from .noise.variational import VariationalBound
 from .pruners import NoPruning
 from .race.batches import BatchSize, encode_from
@@ -221,7 +221,7 @@ def _maps(
     Each batch is [rows, H, W], summed over channels, in float32 on the CPU.
     """
     backend, loss = predictor.inputs.backend, predictor.setup.loss
-    process, name = PROCESSES[backend.prediction_type], f"{type(backend).__name__}.forward"
+    process, name = process_of(backend.prediction_type), f"{type(backend).__name__}.forward"
     bound = VariationalBound(backend.schedule) if loss == "vlb" else None
     timesteps = torch.cat([draws.timesteps for draws in rounds])
     alpha, sigma = backend.schedule.at(timesteps)

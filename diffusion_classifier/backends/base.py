@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import InputValueError, OutputShapeError
 from ..noise.prediction import PredictionTypeName
+from ..noise.process import PROCESSES, own_process
 from ..noise.schedule import NoiseSchedule
 from ..utils.display import DocumentedMixin
 
@@ -197,6 +198,17 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
             the network was made in memory.
         """
         return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state, and with it a process of one's own, which workers may lack."""
+        own = own_process(self.prediction_type)
+        return super().__getstate__() | ({} if own is None else {"_own_process": own})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = state.get("_own_process")
+        super().__setstate__({name: state[name] for name in state if name != "_own_process"})
+        if own is not None:
+            PROCESSES.setdefault(self.prediction_type, own)
 
     @abstractmethod
     def encode_images(self, images: Tensor) -> Tensor:

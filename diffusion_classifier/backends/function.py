@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputTypeError, InputValueError
 from ..noise.prediction import PredictionTypeName
-from ..noise.process import PROCESSES
+from ..noise.process import process_of
 from ..noise.schedule import NoiseSchedule
 from ..utils.constraints import InstancesOf, Integers, Sequences, check
 from ..utils.display import short_repr
@@ -148,7 +148,7 @@ class FunctionBackend(Backend):
             raise InputTypeError(f"function must be callable, not {describe(function)}.")
         if not (encode is None or callable(encode)):
             raise InputTypeError(f"encode must be callable or None, not {describe(encode)}.")
-        check_option("prediction_type", prediction_type, PROCESSES)
+        process_of(prediction_type)
         check_option("input_kind", input_kind, INPUT_KINDS)
         check("name", name, InstancesOf(str) | None)
         check("image_size", image_size, Sequences(Integers(1), 2) | None)
@@ -230,7 +230,7 @@ class FunctionBackend(Backend):
                 images = to_grey(images)
             images = reshaped(images, self.input_shape)
         encoded = images if self.encode is None else self.encode(images)
-        return PROCESSES[self.prediction_type].latents(encoded)
+        return process_of(self.prediction_type).latents(encoded)
 
     def encode_classes(self, labels: Sequence[Any], prompts: Sequence[str]) -> Conditioning:
         """Return ``class_index`` [P], the index that each prompt states.
@@ -294,7 +294,7 @@ class FunctionBackend(Backend):
         """
         if self.learned_variance:
             return self.forward_with_variance(z, t, condition)[0]
-        shape = PROCESSES[self.prediction_type].output_shape(z.shape)
+        shape = process_of(self.prediction_type).output_shape(z.shape)
         return check_output(self._call(z, t, condition), shape, "function")
 
     def forward_with_variance(

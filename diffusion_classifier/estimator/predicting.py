@@ -23,7 +23,7 @@ from torch import Tensor
 from ..backends.base import Conditioning
 from ..callbacks import Callback, RaceStart, watched
 from ..errors import AllSkippedError, InputValueError
-from ..noise.process import PROCESSES
+from ..noise.process import process_of
 from ..pruners.base import Pruner
 from ..race.batches import BatchSize, BatchSizeOption
 from ..race.devices import engine_on
@@ -322,7 +322,7 @@ class Predictor:
 
     def _likelihood_check(self) -> LikelihoodCheck | None:
         """Return a check of "likelihood" weights; None if none is asked for, or of no noise."""
-        if not (self.check_likelihood and PROCESSES[self.setup.prediction_type].predicts_noise):
+        if not (self.check_likelihood and process_of(self.setup.prediction_type).predicts_noise):
             return None
         return LikelihoodCheck(self.setup.schedule, self.setup.scoring)
 

@@ -18,7 +18,7 @@ smaller than the resolution of half precision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,11 @@ class PredictionType(NamedTuple):
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x, eps, alpha, sigma)
     scale: Callable[[Tensor, Tensor], Tensor]  # (alpha, sigma)
+
+    def __reduce__(self) -> Any:
+        """Pickle a type of the table below by its name: its functions have none."""
+        names = [name for name, kind in PREDICTION_TYPES.items() if kind is self]
+        return (_of_name, (names[0],)) if names else tuple.__reduce_ex__(self, 2)
 
 
 PREDICTION_TYPES: dict[PredictionTypeName, PredictionType] = {
@@ -61,6 +66,10 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "l1": torch.abs,
     "huber": lambda r: F.huber_loss(r, torch.zeros_like(r), reduction="none"),
 }
+
+
+def _of_name(name: PredictionTypeName) -> PredictionType:
+    return PREDICTION_TYPES[name]
 
 
 def expand(level: Tensor, like: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputValueError, OutputShapeError
+from ..utils.display import short_repr
 from .prediction import LOSSES, PREDICTION_TYPES, PredictionType, expand, noise_residual
 from .schedule import NoiseSchedule
 
@@ -57,7 +58,9 @@ class Corrupted(NamedTuple):
 class Process(ABC):
     """A forward process; a backend names the one it was trained with as ``prediction_type``.
 
-    A process of your own is added under a name of its own: ``PROCESSES["mine"] = MyProcess()``.
+    A process of your own is added under a name of its own: ``PROCESSES["mine"] = MyProcess()``. Do
+    so in the module that defines it: a pickled backend takes it along to other Python processes,
+    but whatever reads tables or saved classifiers needs that module imported.
 
     Attributes
     ----------
@@ -253,3 +256,27 @@ PROCESSES: dict[str, Process] = {
     "tokens": MaskedTokens(),
     "ordered_tokens": OrderedTokens(),
 }
+_BUILT_IN = tuple(PROCESSES)
+
+
+def process_of(prediction_type: Any) -> Process:
+    """Return the process of a prediction type.
+
+    Raises
+    ------
+    InputValueError
+        If no process has this name, in this Python process.
+    """
+    if isinstance(prediction_type, str) and prediction_type in PROCESSES:
+        return PROCESSES[prediction_type]
+    name = short_repr(prediction_type)
+    raise InputValueError(
+        f"prediction_type={name} is not known; use one of {', '.join(map(repr, PROCESSES))}. A "
+        "process of your own must be named in each Python process that uses it: import the module "
+        f"that sets PROCESSES[{name}] before."
+    )
+
+
+def own_process(prediction_type: str) -> Process | None:
+    """Return the process of a name that is not built in, if there is one."""
+    return None if prediction_type in _BUILT_IN else PROCESSES.get(prediction_type)

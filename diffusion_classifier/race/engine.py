@@ -28,7 +28,7 @@ from ..backends.base import Backend, Conditioning, check_output
 from ..errors import InputValueError, NonFiniteOutputError
 from ..noise.draws import Draws
 from ..noise.prediction import expand, noise_residual
-from ..noise.process import PROCESSES, Levels
+from ..noise.process import Levels, process_of
 from ..noise.variational import VariationalBound
 from .batches import BatchSize, BatchSizeOption, encode_from, is_fixed
 from .memory import memory_of, meter_of, network_memory
@@ -74,7 +74,7 @@ class Engine(ErrorSource):
         self.n_images = n_images
         self.loss = loss
         self._network = f"{type(backend).__name__}.forward"  # in messages
-        self._process = PROCESSES[backend.prediction_type]
+        self._process = process_of(backend.prediction_type)
         self._bound = VariationalBound(backend.schedule) if loss == "vlb" else None
         self._encode = encode
         self._on_evaluations = on_evaluations

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputValueError
 from ..noise.prediction import PredictionTypeName
-from ..noise.process import PROCESSES
+from ..noise.process import process_of
 from ..noise.schedule import NoiseSchedule
 from ..pruners.base import Pruner
 from ..scoring.class_losses import LOSS_NAMES, PROMPT_REDUCTIONS, Scoring
@@ -61,7 +61,7 @@ class RecordSetup:
     made_by: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_option("prediction_type", self.prediction_type, PROCESSES)
+        process_of(self.prediction_type)
         check_option("loss", self.loss, LOSS_NAMES)
         lengths = {
             "prompts": (len(self.prompts), len(self.scoring.class_of)),

@@ -27,7 +27,7 @@ from torch import Tensor
 from ..errors import InputValueError
 from ..learner import FitRecord, Learner, Profile
 from ..noise.prediction import PredictionTypeName
-from ..noise.process import PROCESSES
+from ..noise.process import process_of
 from ..noise.schedule import NoiseSchedule
 from ..utils.constraints import Reals, Table, check_parameters
 from ..utils.display import DocumentedMixin
@@ -125,7 +125,7 @@ class ExponentialWeighting(Weighting):
     """
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
-        if not PROCESSES[prediction_type].predicts_noise:
+        if not process_of(prediction_type).predicts_noise:
             raise InputValueError(
                 'weighting="exponential" weighs noisy pictures, and this network predicts no '
                 'noise; use weighting="uniform".'
@@ -155,7 +155,7 @@ class NativeWeighting(Weighting):
     """
 
     def weights(self, schedule: NoiseSchedule, prediction_type: PredictionTypeName) -> Tensor:
-        scale = PROCESSES[prediction_type].scale(schedule.alpha, schedule.sigma)
+        scale = process_of(prediction_type).scale(schedule.alpha, schedule.sigma)
         return torch.where(scale == 0, torch.zeros_like(scale), scale**-2)
 
 

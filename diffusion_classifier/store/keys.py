@@ -21,7 +21,7 @@ from torch import Tensor
 from ..backends.base import Backend, Conditioning
 from ..errors import InputValueError
 from ..noise.draws import Draws
-from ..noise.process import PROCESSES, Process
+from ..noise.process import Process, process_of
 from ..race.tape import DrawTape
 from ..utils.display import short_repr
 
@@ -136,7 +136,7 @@ def network_content(backend: Backend, made_by: Mapping[str, Any]) -> Content:
             "say which network it is. Give a FunctionBackend a name, name=..., and another Backend "
             "a method fingerprint(), or set memory=None."
         )
-    process = type(PROCESSES[backend.prediction_type])
+    process = type(process_of(backend.prediction_type))
     if process.__module__ != Process.__module__:
         raise InputValueError(
             f"memory cannot tell the process {process.__name__} from others that are registered as "

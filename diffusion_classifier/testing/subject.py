@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..backends import Backend, Conditioning
 from ..errors import InputValueError
-from ..noise import PROCESSES, MaskedTokens
-from ..noise.process import Corrupted, Levels
+from ..noise import MaskedTokens
+from ..noise.process import Corrupted, Levels, process_of
 
 PROMPTS = ("a cat", "a dog", "two eels", "x")
 LONG = "a very long prompt, of more words than any other prompt that is beside it here"
@@ -100,7 +100,7 @@ class Subject:
 @torch.inference_mode()
 def row_errors(backend: Backend, rows: Rows) -> Tensor:
     """Return the errors [R] of rows."""
-    process = PROCESSES[backend.prediction_type]
+    process = process_of(backend.prediction_type)
     z, target = corrupted(backend, rows)
     output = backend.forward(z, rows.t.clone(), rows.condition)
     scale = process.scale(*(level.float().to(z.device) for level in backend.schedule.at(rows.t)))
@@ -110,7 +110,7 @@ def row_errors(backend: Backend, rows: Rows) -> Tensor:
 def corrupted(backend: Backend, rows: Rows) -> Corrupted:
     """Return what the network is given for rows, and its targets."""
     x, eps, t, _ = rows
-    process = PROCESSES[backend.prediction_type]
+    process = process_of(backend.prediction_type)
     process.check(x, backend.schedule)
     alpha, sigma = (
         level.float().to(x.device).view(-1, *[1] * (x.ndim - 1)) for level in backend.schedule.at(t)
@@ -161,7 +161,7 @@ def make_subject(
             )
         generator = torch.Generator().manual_seed(1)
         images = torch.rand(2, *shape, generator=generator) * 2 - 1
-        tokens = isinstance(PROCESSES[backend.prediction_type], MaskedTokens)
+        tokens = isinstance(process_of(backend.prediction_type), MaskedTokens)
         if tokens and backend.input_kind == "array":
             images = (images > 0).float()  # every vocabulary has tokens 0 and 1
     for name, values in (("labels", labels), ("images", images)):
