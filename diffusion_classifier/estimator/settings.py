@@ -14,7 +14,8 @@ from typing import Any, Self, cast
 from ..backends.base import Backend
 from ..errors import InputValueError
 from ..images.resize import RESIZE_MODES, ResizeMode, read_size
-from ..noise.process import PROCESSES
+from ..noise.prediction import PREDICTION_TYPES
+from ..noise.process import GaussianProcess, Process, process_of
 from ..noise.variational import VariationalBound
 from ..utils.display import short_repr
 from ..utils.validation import check_option
@@ -67,9 +68,17 @@ def check_variance(backend: Backend, loss: str) -> None:
     ------
     InputValueError
         If ``loss="vlb"`` and the network predicts no variance, or its schedule has no variational
-        bound; or if the network predicts no noise and the loss is not the default.
+        bound; if its process computes errors of its own, which the bound would leave out; or if the
+        network predicts no noise, and the loss is not the default or a variance is stated.
     """
-    if loss != "l2" and not PROCESSES[backend.prediction_type].predicts_noise:
+    process = process_of(backend.prediction_type)
+    if backend.learned_variance and not process.predicts_noise:
+        raise InputValueError(
+            f"learned_variance=True states that {short_repr(backend)} also predicts the variance "
+            f"of noise, but prediction_type={backend.prediction_type!r} predicts none; leave "
+            "learned_variance=False. Logits need one number for each token of the vocabulary."
+        )
+    if loss != "l2" and not process.predicts_noise:
         raise InputValueError(
             f"loss={loss!r} is a loss of predicted noise, but this network predicts none; leave "
             'loss="l2", its default. The error of tokens is their negative log probability.'
@@ -81,4 +90,20 @@ def check_variance(backend: Backend, loss: str) -> None:
             f'loss="vlb" needs a network that also predicts a variance, as DiT, PixArt and '
             f"DeepFloyd IF do; {short_repr(backend)} does not, so use loss='l2'."
         )
+    own = [name for name in _OF_BOUND if not _is_inherited(process, name)]
+    if own:
+        raise InputValueError(
+            f'loss="vlb" computes errors by a formula of its own, without {own[0]} of '
+            f"{type(process).__name__}, the process {backend.prediction_type!r}; leave "
+            f'loss="l2", or choose one of {", ".join(map(repr, PREDICTION_TYPES))} as '
+            "prediction_type."
+        )
     VariationalBound(backend.schedule)
+
+
+# Of GaussianProcess: what the bound rests on, or computes itself.
+_OF_BOUND = ("corrupt", "scale", "terms", "errors")
+
+
+def _is_inherited(process: Process, name: str) -> bool:
+    return getattr(type(process), name) is getattr(GaussianProcess, name)

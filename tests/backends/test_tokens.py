@@ -1,6 +1,7 @@
 """Generators of tokens as classifiers: their probabilities are the posterior."""
 
 import math
+import pickle
 import re
 import runpy
 import warnings
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 
 from diffusion_classifier import DiffusionClassifier, ErrorTable
 from diffusion_classifier.backends import FunctionBackend
@@ -227,6 +229,89 @@ def test_a_process_of_ones_own_has_a_name(monkeypatch):
         )
         errors[kind] = classifier(backend, pruner=NoPruning(8)).errors(X).errors
     np.testing.assert_allclose(errors["doubled"], 2 * errors["flow"], rtol=1e-6)
+
+
+def test_a_stated_variance_of_noise_is_refused_at_fit():
+    with pytest.raises(InputValueError, match=r"learned_variance=True states.*predicts none"):
+        classifier(backend_of(learned_variance=True))
+
+
+class Absolute(GaussianProcess):
+    """A flow whose errors are absolute values, whatever the loss."""
+
+    def terms(self, output, target, scale, loss):
+        return super().terms(output, target, scale, "l1")
+
+
+def as_function(z, t, k):
+    return z * (1 + k[:, None])
+
+
+@pytest.fixture
+def absolute(monkeypatch):
+    """A backend with a process of its own, named as long as a test runs."""
+    monkeypatch.setitem(PROCESSES, "absolute", Absolute(PREDICTION_TYPES["flow"]))
+    return backend_of(as_function, schedule=NoiseSchedule.flow(10), prediction_type="absolute")
+
+
+def test_a_pickled_backend_takes_its_process_along(absolute, monkeypatch):
+    expected = classifier(absolute, pruner=NoPruning(8)).errors(X).errors
+    pickled = pickle.dumps(absolute)
+    monkeypatch.delitem(PROCESSES, "absolute")  # as in a new Python process
+    loaded = pickle.loads(pickled)
+    np.testing.assert_array_equal(
+        classifier(loaded, pruner=NoPruning(8)).errors(X).errors, expected
+    )
+    assert type(PROCESSES["absolute"]) is Absolute
+    assert "_own_process" not in vars(loaded)
+
+
+@pytest.mark.slow
+def test_workers_of_joblib_know_a_process_of_ones_own(absolute):
+    clf = DiffusionClassifier(absolute, pruner=NoPruning(8), random_state=0)
+    y = np.arange(len(X)) % 2
+    alone, together = (
+        cross_val_score(clf, X.astype(float), y, cv=2, n_jobs=n, error_score="raise")
+        for n in (1, 2)
+    )
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_an_unknown_process_is_named_with_what_to_do(absolute, monkeypatch, tmp_path):
+    table = classifier(absolute, pruner=NoPruning(8)).errors(X)
+    table.to_parquet(tmp_path / "errors.parquet")
+    monkeypatch.delitem(PROCESSES, "absolute")
+    what_to_do = r"'absolute' is not known.*import the module that sets PROCESSES\['absolute'\]"
+    with pytest.raises(InputValueError, match=what_to_do):
+        ErrorTable.from_parquet(tmp_path / "errors.parquet")
+    with pytest.raises(InputValueError, match=what_to_do):
+        table.replay(weighting="native")
+    with pytest.raises(InputValueError, match=what_to_do):
+        clone(absolute)
+
+
+@pytest.mark.parametrize("name", ["corrupt", "scale", "terms", "errors"])
+def test_the_variational_bound_does_not_leave_out_part_of_a_process(name, monkeypatch):
+    own = type("Mine", (GaussianProcess,), {name: lambda self, *args: None})
+    schedule = NoiseSchedule.from_alphas_cumprod(np.linspace(0.99, 0.1, 10))
+    for kind, process in {"mine": own, "same": type("Same", (GaussianProcess,), {})}.items():
+        monkeypatch.setitem(PROCESSES, kind, process(PREDICTION_TYPES["epsilon"]))
+    backends = {
+        kind: backend_of(
+            lambda z, t, k: torch.cat([z * (1 + k[:, None]), 0 * z], 1),
+            schedule=schedule,
+            prediction_type=kind,
+            learned_variance=True,
+        )
+        for kind in ("mine", "same", "epsilon")
+    }
+    with pytest.raises(InputValueError, match=f'without {name} of Mine.*loss="l2", or choose'):
+        classifier(backends["mine"], loss="vlb")
+    same, epsilon = (
+        classifier(backends[kind], loss="vlb", pruner=NoPruning(8)).errors(X).errors
+        for kind in ("same", "epsilon")
+    )
+    np.testing.assert_array_equal(same, epsilon)
 
 
 def test_every_block_of_the_page_on_tokens_runs(capsys):
