@@ -31,6 +31,7 @@ from diffusion_classifier.pruners import (
     ThresholdPruner,
 )
 from diffusion_classifier.race import DrawTape, run_race
+from diffusion_classifier.race.recorded import RecordedErrors
 from diffusion_classifier.samplers import ImportanceSampler, StratifiedSampler
 from diffusion_classifier.scoring import WEIGHTINGS, Scoring
 
@@ -86,26 +87,9 @@ def check_errors(backend, x, timesteps, noise, errors):
     torch.testing.assert_close(errors[classes, 0], expected, rtol=1e-4, atol=1e-4)
 
 
-class Recorded:
-    """Error source that holds the full errors of one image."""
-
-    rows_wanted = 1
-
-    def __init__(self, errors):
-        self.errors, self.taken, self.n_prompts = errors, 0, len(errors)
-
-    def evaluate(self, requests):
-        (request,) = requests
-        start, self.taken = self.taken, self.taken + request.n_draws
-        return [self.errors[request.prompts, start : self.taken]]
-
-    def release(self, image):
-        pass
-
-
 def race(errors, tape, pruner, scoring):
     """Race one image; return the predicted class and the number of evaluations."""
-    (result,) = run_race(Recorded(errors), tape, pruner, scoring, [0])
+    (result,) = run_race(RecordedErrors(errors[None]), tape, pruner, scoring, [0])
     n = result.errors.shape[1]
     scored = scoring.contributions(result.errors, tape.timesteps[:n], tape.density[:n]).mean(1)
     return int(scored.masked_fill(~result.active, torch.inf).argmin()), result.n_evaluations

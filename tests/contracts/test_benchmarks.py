@@ -75,6 +75,15 @@ def test_errors_of_a_thousand_classes_by_matrix_products_are_the_backends(load):
     errors = mixture.full_errors(backend, latent, tape.timesteps[:6], noise[:6])
     assert errors.shape == (1000, 6)
     mixture.check_errors(backend, latent, tape.timesteps[:6], noise[:6], errors)
+    scoring = mixture.Scoring(
+        torch.ones(backend.schedule.n_timesteps).double(), mixture.LOG_PRIOR, torch.arange(1000)
+    )
+    few = mixture.StagedPruner((2, 4), (500, 10), max_draws=6)
+    # 1,000 classes take 2 draws, 500 and then 10 two more
+    tape = mixture.DrawTape(mixture.SAMPLERS["uniform"].rounds(backend.schedule, 0), 6)
+    answer, spent = mixture.race(errors, tape, few, scoring)
+    assert spent == 2 * (1000 + 500 + 10)
+    assert answer == int(errors.mean(1).argmin())
 
 
 def test_simulated_problems_have_the_winner_they_say(load):
