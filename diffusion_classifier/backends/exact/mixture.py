@@ -118,6 +118,11 @@ class GaussianMixtureBackend(MixtureBackend):
             If y does not name K classes, or a parameter has a wrong shape or value.
         """
         check_parameters(self)
+        if self.means is None:
+            raise InputValueError(
+                "means=None: a GaussianMixtureBackend learns no classes from rows; give means "
+                "(K, M, F), or learn one Gaussian for each class with GaussianBackend()."
+            )
         means = self._read_means(y, ("K", "M", "F"))
         n_classes, n_components, n_features = means.shape
         if self.covariance_type == "shared":

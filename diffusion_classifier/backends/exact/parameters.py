@@ -44,22 +44,27 @@ def total_moments(
 def as_finite(name: str, value: Any, shape: tuple[int | str, ...]) -> NDArray[np.float64]:
     """Convert ``value`` to a finite float64 array of ``shape``.
 
-    Strings in ``shape`` name axes of any length.
+    Strings in ``shape`` name axes of any length but 0.
 
     Raises
     ------
     InputValueError
-        If the shape differs, or an item is not a finite number.
+        If the shape differs, there are no items, or an item is not a finite number.
     """
     array = as_numbers(name, value)
-    fits = array.ndim == len(shape) and all(
-        isinstance(wanted, str) or wanted == got
-        for wanted, got in zip(shape, array.shape, strict=True)
+    fits = (
+        array.size
+        and array.ndim == len(shape)
+        and all(
+            isinstance(wanted, str) or wanted == got
+            for wanted, got in zip(shape, array.shape, strict=True)
+        )
     )
     if not fits:
         wanted = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
         raise InputValueError(
             f"{name}={short_repr(value)} has shape {array.shape}; expected ({wanted})."
+            + " No axis may be empty." * (not array.size)
         )
     return array
 

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import multivariate_normal
@@ -12,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import Conditioning, FunctionBackend
 from diffusion_classifier.backends.exact import GaussianBackend, GaussianMixtureBackend, base
+from diffusion_classifier.errors import InputValueError
 from diffusion_classifier.noise import PREDICTION_TYPES, NoiseSchedule
 from diffusion_classifier.pruners import NoPruning
 from tests.support.gaussians import (
@@ -257,6 +259,15 @@ def test_wrong_gaussian_parameters_are_named(params, message):
     ("params", "message"),
     [
         ({"means": MEANS}, r"means=.* has shape \(2, 2\); expected \(K, M, F\)"),
+        ({"means": None}, r"means=None: .* give means \(K, M, F\), or learn .* GaussianBackend"),
+        (
+            {"means": np.empty((2, 0, 2))},
+            r"shape \(2, 0, 2\); .*\(K, M, F\)\. No axis may be empty",
+        ),
+        (
+            {"means": np.empty((2, 1, 0))},
+            r"shape \(2, 1, 0\); .*\(K, M, F\)\. No axis may be empty",
+        ),
         ({"covariances": [1.0, 1.0, 1.0]}, r"\(3,\) do not broadcast .* \(2, 1, 2\)"),
         ({"weights": [[1.0]]}, r"weights=.* has shape \(1, 1\); expected \(2, 1\)"),
         ({"weights": [[0.9], [1.0]]}, "must sum to 1"),
@@ -265,8 +276,11 @@ def test_wrong_gaussian_parameters_are_named(params, message):
 )
 def test_wrong_mixture_parameters_are_named(params, message):
     params = {"means": [[[0.0, 0.0]], [[1.0, 1.0]]], "covariances": 1.0} | params
-    with pytest.raises(ValueError, match=message):
-        GaussianMixtureBackend(**params).fit(None, ["a", "b"])
+    table = pd.DataFrame({"height": [0.0, 1.0], "width": [0.0, 1.0]})
+    for X in (None, table):
+        clf = DiffusionClassifier(GaussianMixtureBackend(**params))
+        with pytest.raises(InputValueError, match=message):
+            clf.fit(X, ["a", "b"])
 
 
 def test_wrong_schedules_rows_and_labels_are_named():
