@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,9 @@ from .files import PICKLE_SUFFIXES, check_ordinary
 from .origin import read_json
 
 WEIGHTS = ("pytorch_model", "diffusion_pytorch_model", "model")  # how names of weights begin
+UNREAD = "model"  # a name that loaders read with safetensors only: converted if it is alone
+# A variant, the number of a shard or both may follow, as in model.fp16-00001-of-00002.
+STEM = re.compile(rf"({'|'.join(WEIGHTS)})(\.\w+)?(-\d{{5}}-of-\d{{5}})?(\.\w+)?")
 PICKLE_INDEX = ".bin.index."
 NEVER_COPIED = (*PICKLE_SUFFIXES, ".pth.tar", ".pickle", ".joblib")
 SCRIPT = Path(__file__).with_name("unpickle.py")
@@ -35,6 +39,11 @@ ADVICE = {
     "unsafe": "nothing of it was run. Look for a safetensors file of this model, or ask its author "
     "for the weights alone",
     "format": "only weights that torch.save wrote are converted",
+    "script": "load it with torch.jit.load if you trust it, save its state_dict() with torch.save, "
+    "and convert that",
+    "empty": "look for the file that holds the weights",
+    "name": "rename the tensor and save the file again",
+    "dtype": "safetensors has no such numbers; convert the tensor, save the file again",
     "write": "free some space, or choose a destination elsewhere",
     "memory": "close other programs, or use a machine with more memory",
 }
@@ -52,7 +61,8 @@ class Conversion:
         Weight files that were converted, and tensors in them.
     left_out : list of str
         Files of the source folder that are not in the new one, by their path in it: pickles that
-        are no weights or have a safetensors twin, and hidden files.
+        no loader of weights reads or that have a safetensors twin, hidden files, and hidden
+        folders, which end with "/".
 
     Examples
     --------
@@ -101,7 +111,7 @@ def convert_weights(source: str | Path, dest: str | Path) -> Conversion:
     Notes
     -----
     Names, shapes, dtypes and values are compared after writing. Tied weights are written under
-    each of their names.
+    each of their names, and their bytes are counted so before anything is written.
 
     Examples
     --------
@@ -121,7 +131,8 @@ def convert_weights(source: str | Path, dest: str | Path) -> Conversion:
         raise InputValueError(f"{dest} must end with .safetensors, since {source} is a file.")
     if not dest.parent.is_dir():
         raise MissingFileError(f"{dest.parent} is not a folder; make it first (mkdir -p).")
-    source = Path(os.path.abspath(source))
+    # the Hub's cache is known by its names, also behind a link; a file keeps its own name
+    source = source.resolve() if source.is_dir() else Path(os.path.abspath(source))
     plan = _plan(source) if source.is_dir() else _file_plan(source)
     needed = sum(path.stat().st_size for path in (*plan.weights, *plan.copies))
     if (free := shutil.disk_usage(dest.parent).free) < needed:
@@ -175,12 +186,21 @@ def _plan(source: Path) -> _Plan:
             path = Path(folder, name)
             if path.is_symlink():
                 _check_link(path, source)
+        plan.left_out.extend(
+            f"{Path(folder, name).relative_to(source)}/" for name in folders if name[0] == "."
+        )
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names |= {Path(folder, name): name for name in sorted(files)}
     for path, name in names.items():
         place = path.relative_to(source)
         new = place.with_name(_new_name(name))
         is_new = new != place and source / new not in names
+        if name.startswith(UNREAD) and any(
+            _new_name(other.name) != other.name and not other.name.startswith(UNREAD)
+            for other in names
+            if other.parent == path.parent
+        ):
+            is_new = False
         if name.startswith(".") or (name.lower().endswith(NEVER_COPIED) and not is_new):
             plan.left_out.append(str(place))
             continue
@@ -190,12 +210,6 @@ def _plan(source: Path) -> _Plan:
         elif PICKLE_INDEX in name:
             plan.left_out.append(str(place))
         elif name.endswith(PICKLE_SUFFIXES):
-            twins = [other for other, place in plan.weights.items() if place == str(new)]
-            if twins:
-                raise InputValueError(
-                    f"{twins[0]} and {path} would both become {new}; remove the one that is not "
-                    "the model's."
-                )
             plan.weights[path] = str(new)
         elif path.is_file():
             plan.copies[path] = str(place)
@@ -218,9 +232,11 @@ def _new_name(name: str) -> str:
     'diffusion_pytorch_model.safetensors.index.json'
     >>> _new_name("training_args.bin")
     'training_args.bin'
+    >>> _new_name("model_ema.bin")
+    'model_ema.bin'
     """
     stem, dot, end = name.partition(PICKLE_INDEX) if PICKLE_INDEX in name else name.rpartition(".")
-    if not stem.startswith(WEIGHTS) or (dot == "." and end != "bin"):
+    if not STEM.fullmatch(stem) or (dot == "." and end != "bin"):
         return name
     new = "model" + stem.removeprefix("pytorch_model") if stem.startswith("pytorch_model") else stem
     return f"{new}.safetensors" + (f".index.{end}" if dot == PICKLE_INDEX else "")

@@ -4,13 +4,15 @@
 object from stdout. It imports nothing of this package. ``torch.load(weights_only=True)`` builds
 tensors and plain containers alone; whatever it lets through ends with the process.
 
-Tensors that share memory, such as tied weights, are written once under each name.
+Tensors that share memory, such as tied weights, are written once under each name, as readers look
+each name up. Every byte to be written is counted before: a view can be larger than its memory.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sys
 import zipfile
 from collections import Counter
@@ -23,8 +25,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 PICKLE = b"\x80"  # how pickles of protocol 2 and later begin
+METADATA = "__metadata__"
 NESTED = "state_dict"  # where training scripts keep the weights, beside other state
 LONGEST = 300
+SCRIPT = "TorchScript"  # what torch says of its archives
+NO_MEMORY = ("allocate memory", "not enough memory")  # how a RuntimeError of torch says it
 
 
 class Refused(Exception):
@@ -40,14 +45,26 @@ def main() -> None:
         answer: dict[str, Any] = {"written": written}
     except Refused as error:
         answer = {"reason": error.args[0], "message": error.args[1]}
-    except MemoryError:
-        answer = {"reason": "memory", "message": f"{source} does not fit in memory"}
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        size = Path(source).stat().st_size
+        message = f"{source} does not fit in memory: the file has {size:,} bytes"
+        answer = {"reason": "memory", "message": message}
     json.dump(answer, sys.stdout)
 
 
 def convert(source: Path, target: Path) -> list[str]:
     """Write the tensors of one file, read them again, and return their names."""
-    tensors = separate(tensors_of(load(source), source))
+    tensors = tensors_of(load(source), source)
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if (free := shutil.disk_usage(target.parent).free) < needed:
+        raise Refused(
+            "write",
+            f"the tensors of {source} take {needed:,} bytes, as tied and expanded ones are "
+            f"written in full, and {target.parent} has {free:,} left",
+        )
+    tensors = separate(tensors)
     try:
         save_file(tensors, target, metadata={"format": "pt"})
         compare(tensors, target)
@@ -61,9 +78,11 @@ def load(source: Path) -> Any:
     zipped = zipfile.is_zipfile(source)
     try:
         return torch.load(source, map_location="cpu", weights_only=True, mmap=zipped)
-    except MemoryError:
-        raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
+        if SCRIPT in str(error):
+            raise Refused("script", f"{source} is a TorchScript archive, a program") from error
         with source.open("rb") as file:
             pickled = zipped or file.read(1) == PICKLE
         if pickled and isinstance(error, pickle.UnpicklingError):
@@ -77,6 +96,12 @@ def load(source: Path) -> Any:
         ) from error
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(part in text for part in NO_MEMORY)
+
+
 def wanted(message: str) -> str:
     """Return what torch says of the object that it refused, without its advice to allow it."""
     lines = [line for line in message.splitlines() if "unsupported" in line.lower()]
@@ -88,8 +113,10 @@ def tensors_of(loaded: Any, source: Path) -> dict[str, torch.Tensor]:
     """Return the tensors by name, of a mapping or of the one under ``state_dict`` in it."""
     if isinstance(loaded, Mapping) and isinstance(loaded.get(NESTED), Mapping):
         loaded = loaded[NESTED]
-    if not isinstance(loaded, Mapping) or not loaded:
+    if not isinstance(loaded, Mapping):
         raise Refused("format", f"{source} holds no tensors by name, but {type(loaded).__name__}")
+    if not loaded:
+        raise Refused("empty", f"{source} holds a mapping without tensors")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise Refused(
@@ -100,16 +127,20 @@ def tensors_of(loaded: Any, source: Path) -> dict[str, torch.Tensor]:
             raise Refused(
                 "format", f"{source}: tensor {name[:80]!r} is sparse, quantized or without values"
             )
-    return dict(loaded)
+        if name == METADATA:
+            raise Refused("name", f"{source} has a tensor named {name!r}, a word of safetensors")
+        if value.is_complex() and value.dtype != torch.complex64:
+            raise Refused("dtype", f"{source}: tensor {name[:80]!r} is {value.dtype}")
+    return {name: value.detach().resolve_conj().resolve_neg() for name, value in loaded.items()}
 
 
 def separate(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copy tensors that share memory or are not in one piece, as safetensors wants them."""
     users = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
     return {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        name: tensor.clone(memory_format=torch.contiguous_format)
         if users[tensor.untyped_storage().data_ptr()] > 1
-        else tensor.detach().contiguous()
+        else tensor.contiguous()
         for name, tensor in tensors.items()
     }
 

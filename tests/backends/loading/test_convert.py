@@ -3,21 +3,23 @@
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from diffusion_classifier.backends import convert_weights
-from diffusion_classifier.backends.loading import unpickle
+from diffusion_classifier.backends.loading import convert, unpickle
 from diffusion_classifier.backends.resolve import load_backend
-from diffusion_classifier.errors import DamagedFileError
+from diffusion_classifier.errors import DamagedFileError, InputFileError
 from tests.support.original_names import single_file
 from tests.support.other_pipelines import tiny_dit
 from tests.support.pipelines import sample_output, saved, tiny_sd
@@ -194,6 +196,73 @@ def test_what_is_no_checkpoint_is_named(tmp_path, make, message):
     assert left(tmp_path) == ["model.pt"]
 
 
+def a_program(file):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), file)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file: torch.save({}, file), r"holds a mapping without tensors; look for the file"),
+        (
+            lambda file: torch.save({"w": torch.ones(2, dtype=torch.complex128)}, file),
+            r"tensor 'w' is torch.complex128; safetensors has no such numbers; convert the tensor",
+        ),
+        (
+            lambda file: torch.save({"__metadata__": torch.ones(2)}, file),
+            r"a tensor named '__metadata__', a word of safetensors; rename the tensor",
+        ),
+        (a_program, r"is a TorchScript archive, a program; load it with torch.jit.load"),
+    ],
+)
+def test_what_safetensors_cannot_hold_is_named_with_its_own_advice(tmp_path, make, message):
+    make(tmp_path / "model.pt")
+    with pytest.raises(unpickle.Refused) as refused:
+        unpickle.convert(tmp_path / "model.pt", tmp_path / "new.safetensors")
+    reason, said = refused.value.args
+    assert re.search(message, f"{said}; {convert.ADVICE[reason]}.")
+    assert left(tmp_path) == ["model.pt"]
+
+
+def test_conjugates_and_negatives_keep_their_values(tmp_path):
+    whole = torch.tensor([1 + 2j, 3 - 4j])
+    torch.save({"w": whole.conj(), "n": whole.clone().conj().imag}, tmp_path / "w.pt")
+    unpickle.convert(tmp_path / "w.pt", tmp_path / "w.safetensors")
+    found = load_file(tmp_path / "w.safetensors")
+    assert found["w"].tolist() == [1 - 2j, 3 + 4j] and found["n"].tolist() == [-2, 4]
+
+
+def test_bytes_of_expanded_tensors_are_counted_before_any_is_written(tmp_path):
+    torch.save({"w": torch.ones(1).expand(10**9, 10**6)}, tmp_path / "w.pt")
+    assert (tmp_path / "w.pt").stat().st_size < 3000
+    with pytest.raises(unpickle.Refused, match=r"take 4,000,000,000,000,000 bytes.* has .* left"):
+        unpickle.convert(tmp_path / "w.pt", tmp_path / "new.safetensors")
+    assert left(tmp_path) == ["w.pt"]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_memory_that_runs_out_is_not_called_damage(tmp_path, legacy, monkeypatch):
+    torch.save(
+        {"w": torch.ones(3 * 10**7)}, tmp_path / "w.pt", _use_new_zipfile_serialization=legacy
+    )
+    size = (tmp_path / "w.pt").stat().st_size
+    script = tmp_path / "little.py"  # the same script with 50 MB more than it has begun with
+    script.write_text(
+        "import resource, runpy, torch, safetensors.torch\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 50 * 10**6,) * 2)\n"
+        f"runpy.run_path({str(convert.SCRIPT)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(convert, "SCRIPT", script)
+    with pytest.raises(
+        InputFileError, match=rf"not fit in memory: the file has {size:,} bytes; close other"
+    ) as refused:
+        convert_weights(tmp_path / "w.pt", tmp_path / "new.safetensors")
+    assert not isinstance(refused.value, DamagedFileError)
+    assert left(tmp_path) == ["little.py", "w.pt"]
+
+
 def test_places_that_cannot_be_used_are_named(tmp_path):
     file = tmp_path / "w.bin"
     torch.save({"w": torch.ones(2)}, file)
@@ -222,6 +291,8 @@ def test_links_that_lead_outside_are_refused_and_those_of_the_cache_followed(tmp
     done = convert_weights(folder, tmp_path / "new")
     assert left(done.path) == ["model.safetensors"]
     assert (done.path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    (tmp_path / "link").symlink_to(folder)
+    assert left(convert_weights(tmp_path / "link", tmp_path / "linked").path) == left(done.path)
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "notes.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(ValueError, match=r"notes\.txt is a link to .*secret.txt"):
@@ -241,43 +312,69 @@ def test_a_disk_without_space_leaves_nothing(tmp_path):
     assert left(tmp_path) == ["w.pt"]
 
 
-def test_an_interrupted_conversion_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, number):
     os.mkfifo(tmp_path / "stop")  # the conversion waits at it until it is interrupted
     torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
     program = (
         "import sys, pathlib, signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background: off
+        "from diffusion_classifier.cli import main\n"
         "from diffusion_classifier.backends.loading import convert\n"
-        "convert.SCRIPT = pathlib.Path(sys.argv[3])\n"
-        "convert.convert_weights(*sys.argv[1:3])\n"
+        "convert.SCRIPT = pathlib.Path(sys.argv.pop())\n"
+        "main()\n"
     )
     waiting = tmp_path / "waiting.py"
-    waiting.write_text("import sys; open(sys.argv[0][:-10] + 'stop').read()")
-    command = [sys.executable, "-c", program, "w.pt", "new.safetensors", str(waiting)]
-    path = os.pathsep.join(sys.path)
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
+    waiting.write_text(
+        "import os, pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[0]).parent\n"
+        "(folder / 'id').write_text(str(os.getpid()))\n"
+        "(folder / 'stop').read_bytes()\n"
     )
+    command = [sys.executable, "-c", program, "convert", "w.pt", "new.safetensors", str(waiting)]
+    options = {"stderr": subprocess.DEVNULL, "start_new_session": True}
+    options["env"] = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, cwd=tmp_path, **options)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".new.safetensors-*")) and time.monotonic() < deadline:
+    id_file = tmp_path / "id"
+    while not (id_file.exists() and id_file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert process.poll() is None and list(tmp_path.glob(".new.safetensors-*"))
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
-    assert left(tmp_path) == ["stop", "w.pt", "waiting.py"]
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    while is_running(int(id_file.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(int(id_file.read_text()))
+    assert left(tmp_path) == ["id", "stop", "w.pt", "waiting.py"]
 
 
-def test_two_files_that_would_become_one_are_named(tmp_path):
+def is_running(number):
+    """Whether a process runs: it exists, and has not only been left unread."""
+    stat = Path(f"/proc/{number}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_files_that_no_loader_reads_are_left_out(tmp_path):
+    (tmp_path / "old" / ".cache" / "hf").mkdir(parents=True)
+    torch.save({"w": torch.ones(2)}, tmp_path / "old" / "pytorch_model.bin")
+    stray = ["model.bin", "model_ema.bin", "model_optimizer.bin", "optimizer.bin"]
+    for name in stray:
+        (tmp_path / "old" / name).write_bytes(b"anything")
+    done = convert_weights(tmp_path / "old", tmp_path / "new")
+    assert done.n_files == 1 and sorted(done.left_out) == [".cache/", *stray]
+    assert left(tmp_path / "new") == ["model.safetensors"]
+    assert load_file(tmp_path / "new" / "model.safetensors")["w"].tolist() == [1, 1]
+
+
+def test_variants_and_shards_are_weights(tmp_path):
     (tmp_path / "old").mkdir()
-    for name, value in (("model.bin", 1.0), ("pytorch_model.bin", 0.0)):
-        torch.save({"w": torch.full((2,), value)}, tmp_path / "old" / name)
-    with pytest.raises(ValueError, match=r"model\.bin and .*both become model\.safetensors"):
-        convert_weights(tmp_path / "old", tmp_path / "new")
-    assert left(tmp_path) == ["old"]
+    names = [".fp16", "-00001-of-00002", ".fp16-00001-of-00002", "-00001-of-00002.fp16"]
+    for name in names:
+        torch.save({"w": torch.ones(2)}, tmp_path / "old" / f"diffusion_pytorch_model{name}.bin")
+    assert convert_weights(tmp_path / "old", tmp_path / "new").left_out == []
+    assert left(tmp_path / "new") == sorted(
+        f"diffusion_pytorch_model{name}.safetensors" for name in names
+    )
 
 
 @pytest.mark.parametrize("name", ["../pytorch_model.bin", "", ".", "sub/pytorch_model.bin", 3])
