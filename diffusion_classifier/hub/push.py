@@ -82,7 +82,7 @@ def push_to_hub(
     FolderInUseError
         If the repository holds other files, such as a model.
     InputFileError
-        If access is refused or the Hub cannot be reached.
+        If access is refused, the Hub cannot be reached, or others pushed in the meantime.
 
     Examples
     --------
@@ -104,13 +104,16 @@ def push_to_hub(
         name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:
             api.create_branch(name, branch=revision, exist_ok=True)
-        _check_repository(name, api.list_repo_files(name, revision=revision))
+        # of the commit that was read: a push by others in between is refused, not overwritten
+        parent = api.repo_info(name, revision=revision).sha
+        _check_repository(name, api.list_repo_files(name, revision=parent))
         done = api.create_commit(
             name,
             [CommitOperationAdd(path, contents[path]) for path in OWN],
             commit_message=commit_message or f"Saved with diffusion_classifier {__version__}",
             revision=revision,
             create_pr=create_pr,
+            parent_commit=parent,
         )
     return str(done.pr_url or done.commit_url)
 

@@ -69,6 +69,8 @@ def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
         hint = "check the connection and try again."
         if status in (401, 403):
             hint = "the token lacks the right to do this: " + LOGIN + " with one that has it."
+        elif status == 412:
+            hint = "others pushed to it in the meantime: look at what they changed, and push again."
         elif status is not None:
             hint = f"the Hub answered with status {status}; try again later."
         raise InputFileError(f"{repo_id}: {_reason(error)}; {hint}") from error

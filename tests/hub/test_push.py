@@ -55,6 +55,23 @@ def test_a_second_push_replaces_the_first(hub, clf):
     assert hub.repos[REPO]["messages"][-1] == "three"
 
 
+def test_a_push_by_others_in_between_is_not_overwritten(hub, clf, monkeypatch):
+    push_to_hub(clf, REPO)
+    original, theirs = hub.answer, []
+
+    def answer(method, path, query, body):
+        if "/commit/" in path and not theirs:
+            theirs.append(hub.commit(REPO, {"README.md": b"theirs"}))
+        return original(method, path, query, body)
+
+    monkeypatch.setattr(hub, "answer", answer)
+    with pytest.raises(InputFileError, match=r"others pushed to it.*look at what they changed"):
+        push_to_hub(clf, REPO)
+    assert hub.files(REPO)["README.md"] == b"theirs"
+    push_to_hub(clf, REPO)
+    assert hub.files(REPO)["README.md"] != b"theirs"
+
+
 @pytest.mark.parametrize(("private", "visibility"), [(None, None), (True, "private")])
 def test_visibility_of_a_new_repository(hub, clf, private, visibility):
     push_to_hub(clf, REPO, private=private)

@@ -162,6 +162,9 @@ class Hub:
             if line["key"] == "file"
         }
         branch = "refs/pr/1" if query.get("create_pr") else revision
+        parent = lines[0]["value"].get("parentCommit")
+        if parent is not None and parent != self._resolve(repo_id, revision)[0]:
+            return 412, b"{}", {}
         sha = self.commit(repo_id, files, branch)
         self.repos[repo_id]["messages"].append(lines[0]["value"]["summary"])
         answer = {"commitUrl": f"{self.url}/{repo_id}/commit/{sha}", "commitOid": sha}
