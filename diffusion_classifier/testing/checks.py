@@ -224,7 +224,7 @@ def check_precision(subject: Subject) -> None:
 
 
 def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
-    """Return the backend with its networks in half precision; None if they are no modules."""
+    """Return the backend with its networks in half precision; None if there are none."""
     if backend.dtype != torch.float32:
         return None
     if isinstance(backend, DiffusersBackend):
@@ -234,6 +234,8 @@ def half_twin(backend: Backend, dtype: torch.dtype) -> Backend | None:
                 setattr(pipeline, name, in_half(part, dtype))
         return DiffusersBackend(pipeline)
     if isinstance(backend, FunctionBackend) and isinstance(backend.function, torch.nn.Module):
+        if next(backend.function.parameters(), None) is None:
+            return None  # parameters say the dtype: without any, a FunctionBackend runs in float32
         parameters = backend.get_params(deep=False)
         network = copy.deepcopy(backend.function).to(dtype)
         return type(backend)(**parameters | {"function": network})

@@ -111,6 +111,22 @@ def test_a_sound_backend_passes():
     check_backend(FunctionBackend(Network().eval(), schedule=LEVELS))  # classes 0 and 1
 
 
+class Buffers(Network):
+    """The same network whose weights are buffers, as of a model that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        for part in (self.classes, self.mix):
+            for name, weights in [*part.named_parameters()]:
+                delattr(part, name)
+                part.register_buffer(name, weights.detach())
+
+
+def test_a_module_of_buffers_alone_passes():
+    assert not [*Buffers().parameters()] and len([*Buffers().buffers()]) == 3
+    check_backend(backend(Buffers))
+
+
 def test_embedded_and_exact_models_pass():
     check_backend(load_embedded(), labels=["a red circle", "a blue square", "a circle"])
     X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
