@@ -206,7 +206,8 @@ def _beside(run: Prepared, ours: Estimate, n_classes: int) -> list[str]:
     words = f"{'within' if inside else 'outside'} our interval"
     if n_classes != suite.n_classes:
         words = f"not comparable: {n_classes} classes here, {suite.n_classes} in the paper"
-    return [f"{'published':<22} {paper.figure:.1f} % ({paper.source}), {words}"]
+    source = paper.source if paper.checked else f"{paper.source}; not checked"
+    return [f"{'published':<22} {paper.figure:.1f} % ({source}), {words}"]
 
 
 def _report(

@@ -93,7 +93,8 @@ class Published:
     source : str
         Where it stands.
     checked : bool
-        Whether ``figure`` was compared with a table that its authors publish.
+        Whether ``figure`` was compared with a table that its authors publish; summaries say so if
+        it was not.
     n_images : int or None
         Images that were evaluated; None is all of them.
     stages, keep : tuple of int

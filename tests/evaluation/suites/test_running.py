@@ -72,6 +72,10 @@ def test_a_tree_and_a_saved_data_set_give_the_same_figure(tree, saved, templates
     assert said[0].startswith("Oxford-IIIT Pets: 14 images, default race: at most ")
     assert "published              87.3 % (arXiv 2303.16203, table 1; read at " in said[1]
     assert "not comparable: 6 classes here, 37 in the paper" in said[1]
+    assert "not checked" not in said[1]
+    suite = replace(one.run.suite, published=replace(one.published, checked=False))
+    unchecked = replace(one, run=replace(one.run, suite=suite))
+    assert "diffusion-classifier.github.io; not checked), not comparable" in unchecked.summary()
     one.to_json(tmp_path / "send.json")
     sent = json.loads((tmp_path / "send.json").read_text())
     text = json.dumps(sent)
