@@ -79,6 +79,7 @@ class BatchSize:
         self._larger: list[int] = []  # the sizes that were halved, in this order
         self._n_successes = 0  # since the size last changed
         self._n_failures: dict[int, int] = {}  # in a row, of each size
+        self._is_fitted = False
         self._resume()
 
     @classmethod
@@ -179,7 +180,7 @@ class BatchSize:
         while True:
             rows = self._next_rows()
             try:
-                output = call(rows) if rows == self.rows else self._measured(call, rows)
+                output = self._run(call, rows)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -189,8 +190,8 @@ class BatchSize:
             else:
                 if rows == self.rows:
                     self._grow()
-                elif self._memory is not None and self._memory.usage.measured:
-                    self.rows = self._memory.fitting(self._most)
+                else:
+                    self._fit()
                 return output
             # Only now, without the error, are the tensors of the failed call free.
             if torch.cuda.is_available():
@@ -204,8 +205,15 @@ class BatchSize:
         if (state := usage.sizes.get((self._most, self.padded_to_full))) is not None:
             self.rows, larger, failures, self._n_successes = state
             self._larger, self._n_failures = list(larger), dict(failures)
-        if usage.measured and not self.padded_to_full:
-            self.rows = self._memory.fitting(self.rows if self._larger else self._most)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Choose the size that fits as soon as it is known, also if another thread measured."""
+        memory = self._memory
+        if memory is not None and not self.padded_to_full and memory.usage.measured:
+            if not self._is_fitted:
+                self.rows = memory.fitting(self.rows if self._larger else self._most)
+            self._is_fitted = True
 
     def _keep(self) -> None:
         """Note the size for other objects of the same calls."""
@@ -216,26 +224,33 @@ class BatchSize:
 
     def _next_rows(self) -> int:
         """Return the number of rows of the next batch: few as long as their memory is unknown."""
+        self._fit()
         memory = self._memory
         if memory is None or self.padded_to_full or memory.usage.measured:
             return self.rows
         few, many = memory.probes(self.rows)
         return many if memory.usage.peaks else few
 
-    def _measured(self, call: Callable[[int], Output], rows: int) -> Output:
-        """Run a batch and note the memory that it took."""
-        assert self._memory is not None
-        if not self._memory.usage.warm:  # a first call also loads kernels, or weights
-            self._memory.usage.warm = True
+    def _run(self, call: Callable[[int], Output], rows: int) -> Output:
+        """Run a batch; note the memory that it took as long as that is not known."""
+        memory = self._memory
+        if memory is None:
             return call(rows)
-        self._memory.start()
-        output = call(rows)
-        length = self.padded(len(output) if isinstance(output, Tensor) else rows)
-        self._memory.stop(length)
-        _, many = self._memory.probes(self.rows)
-        # Batches of equal length may be a little shorter than they could be.
-        self._memory.usage.measured = length > self.padded(many) // 2
-        return output
+        with memory.call():
+            if rows == self.rows:
+                return call(rows)
+            if not memory.usage.warm:  # a first call also loads kernels, or weights
+                memory.usage.warm = True
+                return call(rows)
+            output, length = memory.measure(
+                lambda: call(rows),
+                lambda output: self.padded(len(output) if isinstance(output, Tensor) else rows),
+            )
+            if length is not None:
+                _, many = memory.probes(self.rows)
+                # Batches of equal length may be a little shorter than they could be.
+                memory.usage.measured = length > self.padded(many) // 2
+            return output
 
     def _shrink(self, rows: int, error: BaseException) -> None:
         """Note a failure, and halve the size unless it worked the time before."""
@@ -253,7 +268,7 @@ class BatchSize:
             self.rows = rows // 2
         self._n_successes = 0
         if self._memory is not None and not self.padded_to_full:
-            self._memory.usage.measured = True  # or as much as can be
+            self._memory.usage.measured = self._is_fitted = True  # or as much as can be
         self._keep()
 
     def _grow(self) -> None:

@@ -11,14 +11,21 @@ bytes, nine tenths are used, as memory is cut into blocks:
 
 The network and the autoencoder never run at once, so each is measured apart. What was found is kept
 as long as the network lives, together with the sizes that failed nevertheless: later predictions
-neither measure nor fail again.
+neither measure nor fail again. It is measured anew when something changes what a call takes, such
+as tiles of the autoencoder, attention processors, offloading or adapters.
+
+Peaks are those of a whole device. Hence one thread at a time measures on it, while calls of others
+go on unmeasured; a peak during which another call ran is not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,8 +33,12 @@ import torch
 from ..backends.base import Backend, Conditioning
 from ..backends.function import FunctionBackend
 from ..backends.pipeline import DiffusersBackend
+from ..utils.locks import fork_safe_lock
+
+Output = TypeVar("Output")
 
 _SHARE = 0.9  # of the free memory
+_MOST_DISTURBED = 8
 
 
 class Meter(Protocol):
@@ -75,6 +86,38 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated(self.device) - self._held
 
 
+class Traffic:
+    """Calls on a device, of all threads.
+
+    Attributes
+    ----------
+    measuring : Lock
+        Held by the thread that measures.
+    """
+
+    def __init__(self) -> None:
+        self.measuring = Lock()
+        self._lock = Lock()
+        self._n_begun = self._n_running = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call."""
+        with self._lock:
+            self._n_begun += 1
+            self._n_running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_running -= 1
+
+    def calls(self) -> tuple[int, bool]:
+        """Return how many calls have begun so far, and whether more than one runs."""
+        with self._lock:
+            return self._n_begun, self._n_running > 1
+
+
 @dataclass
 class Usage:
     """What is known of the memory of one network or autoencoder.
@@ -83,6 +126,8 @@ class Usage:
     ----------
     peaks : dict of int to int
         Bytes at the peak of a call, by its number of rows.
+    disturbed : int
+        Number of peaks that were not kept, because another call ran.
     warm : bool
         Whether a first call was made, which is not measured.
     measured : bool
@@ -93,6 +138,7 @@ class Usage:
     """
 
     peaks: dict[int, int] = field(default_factory=dict)
+    disturbed: int = 0
     warm: bool = False
     measured: bool = False
     sizes: dict[tuple[int, bool], tuple[int, tuple[int, ...], dict[int, int], int]] = field(
@@ -108,6 +154,8 @@ class Memory:
     meter : Meter
     usage : Usage
         What is known already; added to.
+    traffic : Traffic, optional
+        Calls of other threads on the device; none by default.
 
     Examples
     --------
@@ -121,32 +169,59 @@ class Memory:
     >>> card, usage = Card(), Usage()
     >>> memory = Memory(card, usage)
     >>> for card.rows in memory.probes(128):
-    ...     memory.start()
-    ...     memory.stop(card.rows)
+    ...     _ = memory.measure(lambda: card.rows, length_of=int)
     >>> usage.peaks, memory.fitting(128)
     ({8: 180, 32: 420}, 80)
     """
 
-    def __init__(self, meter: Meter, usage: Usage) -> None:
+    def __init__(self, meter: Meter, usage: Usage, traffic: Traffic | None = None) -> None:
         self.usage = usage
         self._meter = meter
+        self._traffic = Traffic() if traffic is None else traffic
+        self.call = self._traffic.call
 
     @staticmethod
     def probes(rows: int) -> tuple[int, int]:
         """Return the two sizes to measure for batches of up to ``rows`` rows."""
         return max(1, rows // 16), max(1, rows // 4)
 
-    def start(self) -> None:
-        """Start to watch a call."""
-        self._meter.start()
+    def measure(
+        self, call: Callable[[], Output], length_of: Callable[[Output], int]
+    ) -> tuple[Output, int | None]:
+        """Run a call and note its peak, unless calls of other threads disturb it.
 
-    def stop(self, rows: int) -> None:
-        """Note the peak of the call with so many rows."""
-        self.usage.peaks[rows] = self._meter.peak()
+        Parameters
+        ----------
+        call : callable
+        length_of : callable
+            Returns the number of rows of an output.
+
+        Returns
+        -------
+        output : object
+        length : int or None
+            Number of rows; None if no peak was noted.
+        """
+        if not self._traffic.measuring.acquire(blocking=False):
+            return call(), None  # another thread measures, and would see its peak reset
+        try:
+            before, shared = self._traffic.calls()
+            self._meter.start()
+            output = call()
+            peak, disturbed = self._meter.peak(), shared or self._traffic.calls()[0] != before
+        finally:
+            self._traffic.measuring.release()
+        if disturbed and self.usage.disturbed < _MOST_DISTURBED:
+            self.usage.disturbed += 1
+            return output, None
+        # A device that is never left alone is measured as it is.
+        length = length_of(output)
+        self.usage.peaks[length] = peak
+        return output, length
 
     def fitting(self, most: int) -> int:
         """Return how many rows fit now: at least one, and not more than ``most``."""
-        peaks = sorted(self.usage.peaks.items())
+        peaks = sorted(self.usage.peaks.copy().items())  # other threads may add to them
         if not peaks:
             return most
         (few, least), (many, largest) = peaks[0], peaks[-1]
@@ -162,6 +237,8 @@ class Memory:
 
 
 _USAGES: WeakKeyDictionary[Any, dict[Hashable, Usage]] = WeakKeyDictionary()
+_TRAFFIC: dict[str, Traffic] = {}
+_LOOKING = fork_safe_lock()
 
 
 def network_memory(
@@ -183,7 +260,8 @@ def memory_of(backend: Backend, device: torch.device, *key: Hashable) -> Memory 
     backend : Backend
     device : torch.device
     *key : hashable
-        What else the memory of a call depends on: the part that is called, and shapes.
+        What else the memory of a call depends on: the part that is called, and shapes. Settings of
+        the modules are added, see :func:`settings_of`.
 
     Returns
     -------
@@ -193,11 +271,15 @@ def memory_of(backend: Backend, device: torch.device, *key: Hashable) -> Memory 
     meter = meter_of(device)
     if meter is None:
         return None
-    try:
-        usages = _USAGES.setdefault(_network_of(backend), {})
-    except TypeError:  # a callable that cannot be referred to weakly, or has no hash
-        usages = {}
-    return Memory(meter, usages.setdefault((str(device), *key), Usage()))
+    network, encoder = _modules_of(backend)
+    key = (str(device), *key, settings_of(network), settings_of(encoder))
+    with _LOOKING:
+        try:
+            usages = _USAGES.setdefault(network, {})
+        except TypeError:  # a callable that cannot be referred to weakly, or has no hash
+            usages = {}
+        traffic = _TRAFFIC.setdefault(str(device), Traffic())
+        return Memory(meter, usages.setdefault(key, Usage()), traffic)
 
 
 def meter_of(device: torch.device) -> Meter | None:
@@ -205,8 +287,57 @@ def meter_of(device: torch.device) -> Meter | None:
     return CudaMeter(device) if device.type == "cuda" else None
 
 
-def _network_of(backend: Backend) -> Any:
-    """Return the network of a backend, which outlives the backends made for it."""
+_OF_ADAPTERS = ("_active_adapter", "merged_adapters")
+
+
+def settings_of(network: Any) -> Hashable:
+    """Return what can be switched in a network and changes the memory of a call.
+
+    These are the classes of its modules (an adapter adds some), their attention processors with
+    the numbers these hold, hooks of offloading, switches such as ``use_slicing``, and sizes of
+    tiles and chunks. Counts of a module's own are no part of it.
+
+    Examples
+    --------
+    >>> network = torch.nn.Linear(2, 2)
+    >>> before = settings_of(network)
+    >>> network.use_tiling = True
+    >>> settings_of(network) == before
+    False
+    """
+    if not isinstance(network, torch.nn.Module):
+        return None
+    found: Counter[Hashable] = Counter()
+    for module in network.modules():
+        inside = vars(module)
+        processor = inside.get("processor")
+        hooks = inside.get("_hf_hook"), inside.get("_diffusers_hook")
+        found[
+            type(module).__qualname__,
+            type(processor).__qualname__,
+            _plain(getattr(processor, "__dict__", {}), bool | int | float | str),
+            tuple(type(hook).__qualname__ for hook in hooks),
+            tuple(getattr(hooks[1], "hooks", ())),  # their names
+            tuple(str(inside.get(name)) for name in _OF_ADAPTERS),
+            _plain(inside, bool),
+            tuple((name, inside[name]) for name in sorted(inside) if _is_size(name, inside[name])),
+        ] += 1
+    return frozenset(found.items())
+
+
+def _plain(values: Mapping[str, Any], kinds: Any) -> tuple[tuple[str, Any], ...]:
+    """Return names and values of some kinds."""
+    return tuple((name, values[name]) for name in sorted(values) if isinstance(values[name], kinds))
+
+
+def _is_size(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and ("tile" in name or "chunk" in name)
+
+
+def _modules_of(backend: Backend) -> tuple[Any, Any]:
+    """Return the network of a backend, which outlives the backends made for it, and its encoder."""
     if isinstance(backend, DiffusersBackend):
-        return backend.denoiser
-    return backend.function if isinstance(backend, FunctionBackend) else backend
+        return backend.denoiser, getattr(backend.pipeline, "vae", None)
+    if isinstance(backend, FunctionBackend):
+        return backend.function, backend.encode
+    return backend, None

@@ -1,18 +1,29 @@
 """Batch sizes by the memory of a device: a simulated one, which runs out as a real one does."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from peft import LoraConfig
 
 from diffusion_classifier import DiffusionClassifier
-from diffusion_classifier.backends import FunctionBackend
+from diffusion_classifier.backends import DiffusersBackend, FunctionBackend
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning
 from diffusion_classifier.race import memory as room
 from diffusion_classifier.race.batches import BatchSize
-from diffusion_classifier.race.memory import CudaMeter, Memory, Usage, memory_of
+from diffusion_classifier.race.memory import (
+    CudaMeter,
+    Memory,
+    Traffic,
+    Usage,
+    memory_of,
+    settings_of,
+)
+from tests.support.pipelines import tiny_sd
 
 CUDA = torch.device("cuda")
 
@@ -174,6 +185,89 @@ def test_a_size_that_the_user_set_is_not_measured_but_remembered_when_it_fails()
     assert card.asked == [128, 64, 64]
 
 
+def beside(card, first, second):
+    """Run a batch of ``first`` while another thread runs one of ``second``; return both sizes."""
+    sizes = []
+
+    def call(rows):
+        with ThreadPoolExecutor(1) as pool:
+            card.most += 1000  # what the other call takes, on the same device
+            sizes.append(pool.submit(second.attempt, lambda n: n).result())
+        return card.call(rows)
+
+    return first.attempt(call), *sizes
+
+
+def test_threads_that_share_a_network_do_not_disturb_each_others_measurement():
+    card, usage, traffic = Card(total=1000), Usage(warm=True), Traffic()
+    starts, start = [], card.start
+    card.start = lambda: (starts.append(1), start())
+    first, second = (BatchSize(128, memory=Memory(card, usage, traffic)) for _ in range(2))
+    for step in range(3):
+        assert beside(card, first, second) == (8, 8)
+        # The other thread reset no peak, and a peak that holds its memory is not kept.
+        assert len(starts) == step + 1 and not usage.peaks and not usage.measured
+    assert [first.attempt(card.call) for _ in range(3)] == [8, 32, 80]
+    assert usage.peaks == {8: 180, 32: 420}
+    assert second.attempt(card.call) == 80
+
+
+def test_a_device_that_is_never_left_alone_is_measured_as_it_is():
+    card, usage, traffic = Card(total=1000), Usage(warm=True), Traffic()
+    first, second = (BatchSize(128, memory=Memory(card, usage, traffic)) for _ in range(2))
+    sizes = [beside(card, first, second)[0] for _ in range(11)]
+    assert sizes[:10] == [8] * 9 + [32] and usage.measured
+    assert usage.peaks == {8: 1000, 32: 1000}
+
+
+def test_many_threads_measure_once():
+    card, usage, traffic = Card(total=1000), Usage(warm=True), Traffic()
+
+    def work(_):
+        batch = BatchSize(128, memory=Memory(card, usage, traffic))
+        return [batch.attempt(lambda rows: rows) for _ in range(200)]
+
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(work, range(8)))
+    assert usage.measured and all(1 <= rows <= 128 for one in sizes for rows in one)
+
+
+def transformer_block(unet):
+    return next(part for part in unet.modules() if hasattr(part, "set_chunk_feed_forward"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pipeline: pipeline.vae.enable_tiling(),
+        lambda pipeline: pipeline.vae.enable_slicing(),
+        lambda pipeline: setattr(pipeline.vae, "tile_sample_min_size", 64),
+        lambda pipeline: pipeline.unet.set_attention_slice(1),
+        lambda pipeline: pipeline.unet.set_default_attn_processor(),
+        lambda pipeline: transformer_block(pipeline.unet).set_chunk_feed_forward(1, 1),
+        lambda pipeline: pipeline.unet.enable_gradient_checkpointing(),
+        lambda pipeline: add_hook_to_module(pipeline.unet.conv_in, ModelHook()),
+        lambda pipeline: pipeline.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"])),
+    ],
+)
+def test_what_is_switched_in_a_network_is_measured_anew(change, measured):
+    backend = DiffusersBackend(tiny_sd())
+    known = memory_of(backend, CUDA, "forward").usage
+    assert memory_of(backend, CUDA, "forward").usage is known
+    change(backend.pipeline)
+    assert memory_of(backend, CUDA, "forward").usage is not known
+
+
+def test_counts_of_a_networks_own_and_a_switched_adapter():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    before = settings_of(network)
+    network.n_calls = 3
+    assert settings_of(network) == before
+    network[0]._active_adapter = ["style"]
+    assert settings_of(network) != before
+    assert settings_of(lambda z, t, k: z) is None
+
+
 class Network(torch.nn.Module):
     """Takes the card's memory, and predicts nothing."""
 
@@ -230,6 +324,7 @@ def test_predictions_measure_the_network_and_the_encoder_once(measured):
 def test_what_is_known_lives_as_long_as_the_network(measured):
     clf, _ = classifier(measured)
     clf.predict(np.zeros((4, 4, 8, 8), np.float32))
+    gc.collect()  # networks of other tests
     before = len(room._USAGES)
     assert before
     del clf
