@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_an_error_or_skipped(folder, tmp_path, monkeypatc
 def test_an_interrupt_keeps_what_was_answered_and_resumes(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "BLOCK", 3)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    work, steps = Engine.evaluate, []
+    work, steps = Engine.begin, []
 
     def stop(self, requests):
         steps.append(sum(request.n_rows for request in requests))
@@ -141,7 +141,7 @@ def test_an_interrupt_keeps_what_was_answered_and_resumes(folder, tmp_path, monk
     out = tmp_path / "out.json"
     options = [*OPTIONS, "--batch-size", 8, "--memory", tmp_path / "store", "--json", out]
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "evaluate", stop)
+        patch.setattr(Engine, "begin", stop)
         stopped = run("evaluate", folder, *options)
     signal.signal(signal.SIGINT, handler)
     assert stopped.exit_code == Exit.INTERRUPTED

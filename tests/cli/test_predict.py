@@ -177,15 +177,15 @@ def test_an_empty_shard_is_done(folder, tmp_path):
 
 def stopping(monkeypatch, n_steps):
     """Press Ctrl-C at the start of a step of the network."""
-    evaluate, steps = Engine.evaluate, []
+    begin, steps = Engine.begin, []
 
     def stop(self, requests):
         steps.append(sum(request.n_rows for request in requests))
         if len(steps) == n_steps:
             signal.raise_signal(signal.SIGINT)
-        return evaluate(self, requests)
+        return begin(self, requests)
 
-    monkeypatch.setattr(Engine, "evaluate", stop)
+    monkeypatch.setattr(Engine, "begin", stop)
     return steps
 
 

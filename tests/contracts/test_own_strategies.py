@@ -56,7 +56,7 @@ def test_a_stop_among_other_candidates_raises_what_stopped_it(monkeypatch):
     def stopped(self, requests):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine.Engine, "evaluate", stopped)
+    monkeypatch.setattr(engine.Engine, "begin", stopped)
     with pytest.raises(KeyboardInterrupt) as caught:
         clf.errors(X, table=table, candidates=[["c", "d"]] * 24)
     assert caught.value.partial is None

@@ -139,7 +139,7 @@ def test_a_second_run_asks_the_network_nothing(tree, templates, tmp_path, monkey
     first = evaluate_suite(classifier(), "pets", tree, tell=None, **options)
     rows = []
     made = prepare_suite(classifier(), "pets", tree, **options)
-    monkeypatch.setattr(Engine, "evaluate", lambda self, requests: rows.append(requests))
+    monkeypatch.setattr(Engine, "begin", lambda self, requests: rows.append(requests))
     again = evaluate(made.classifier, made.data.images, made.data.labels)
     assert rows == [] and again.accuracy == first.figure and again.n == 7
 
