@@ -258,7 +258,8 @@ def check_output(output: Any, shape: Sequence[Any], source: str, advice: str = "
     ----------
     output : object
     shape : sequence of int
-        Expected shape. A last element ``...`` stands for any further axes, none of length 0.
+        Expected shape. A name, such as "V", stands for any length but 0, and a last element
+        ``...`` for any further axes, none of length 0.
     source : str
         What returned the output, for the message.
     advice : str, optional
@@ -280,11 +281,9 @@ def check_output(output: Any, shape: Sequence[Any], source: str, advice: str = "
     diffusion_classifier.errors.OutputShapeError: the network returned tuple; expected a \
 floating-point tensor of shape (2, 3). Return its first element.
     """
-    open_ended = shape[-1] is ...
-    if isinstance(output, Tensor) and output.is_floating_point() and _is_plain(output):
-        found = (*output.shape[: len(shape) - 1], ...) if open_ended else output.shape
-        if tuple(found) == tuple(shape) and (output.numel() or not open_ended):
-            return output
+    is_plain = isinstance(output, Tensor) and output.is_floating_point() and _is_plain(output)
+    if is_plain and _fits(output.shape, shape):
+        return output
     if isinstance(output, tuple | list):
         advice = advice or " Return its first element."
     elif isinstance(getattr(output, "sample", None), Tensor):
@@ -293,6 +292,18 @@ floating-point tensor of shape (2, 3). Return its first element.
     raise OutputShapeError(
         f"{source} returned {describe(output)}; expected a floating-point tensor of shape "
         f"({axes}{',' * (len(shape) == 1)}).{advice}"
+    )
+
+
+def _fits(found: Sequence[int], wanted: Sequence[Any]) -> bool:
+    """Whether a shape is what :func:`check_output` is told to expect."""
+    if wanted[-1] is ...:
+        if 0 in found[len(wanted) - 1 :]:
+            return False
+        found, wanted = found[: len(wanted) - 1], wanted[:-1]
+    return len(found) == len(wanted) and all(
+        length > 0 if isinstance(axis, str) else length == axis
+        for length, axis in zip(found, wanted, strict=True)
     )
 
 

@@ -32,12 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputValueError, OutputShapeError
+from ..errors import InputValueError
 from ..utils.display import short_repr
 from .prediction import LOSSES, PREDICTION_TYPES, PredictionType, expand, noise_residual
 from .schedule import NoiseSchedule
 
 MASK = -1  # stands in z for a masked token
+_LOGITS = "V logits"  # name of the last axis, in messages
 
 
 class Levels(NamedTuple):
@@ -93,7 +94,7 @@ class Process(ABC):
     def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
         """Return the shape of the network's output for corrupted latents of a shape: the same.
 
-        A last element ``...`` stands for further axes.
+        A name stands for any length, and a last element ``...`` for further axes.
         """
         return tuple(shape)
 
@@ -203,18 +204,13 @@ class MaskedTokens(Process):
         return encoded if encoded.is_floating_point() else encoded.float()
 
     def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
-        return (*shape, ...)
+        return (*shape, _LOGITS)
 
     def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
         is_masked, tokens = _ranks(noise) <= at.t.view(-1, *[1] * (noise.ndim - 1)), x.long()
         return Corrupted(tokens.where(~is_masked, MASK), tokens.where(is_masked, MASK))
 
     def terms(self, output: Tensor, target: Tensor, scale: Tensor, loss: str) -> Tensor:
-        if output.ndim != target.ndim + 1:
-            raise OutputShapeError(
-                f"the network returned a tensor of shape {tuple(output.shape)}; expected logits of "
-                f"shape ({', '.join(map(str, target.shape))}, V), one for each of V tokens."
-            )
         logits = output.to(torch.promote_types(output.dtype, torch.float32)).movedim(-1, 1)
         unknown = target >= logits.shape[1]  # the network gives them no probability
         known = target.masked_fill(unknown, MASK)
@@ -240,7 +236,7 @@ class OrderedTokens(MaskedTokens):
     masks = False
 
     def output_shape(self, shape: Sequence[int]) -> tuple[Any, ...]:
-        return (shape[0], *shape[2:], ...)
+        return (shape[0], *shape[2:], _LOGITS)
 
     def corrupt(self, x: Tensor, noise: Tensor, at: Levels, dtype: torch.dtype) -> Corrupted:
         return Corrupted(torch.stack([x.long(), _ranks(noise)], 1), x.long())
