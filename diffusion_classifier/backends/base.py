@@ -201,7 +201,7 @@ class Backend(DocumentedMixin, BaseEstimator, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state, and with it a process of one's own, which workers may lack."""
-        own = own_process(self.prediction_type)
+        own = own_process(getattr(self, "prediction_type", ""))  # not before some are loaded
         return super().__getstate__() | ({} if own is None else {"_own_process": own})
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Generators of tokens as classifiers: their probabilities are the posterior."""
 
+import copy
 import math
 import pickle
 import re
@@ -262,6 +263,8 @@ def test_a_pickled_backend_takes_its_process_along(absolute, monkeypatch):
     )
     assert type(PROCESSES["absolute"]) is Absolute
     assert "_own_process" not in vars(loaded)
+    del loaded.prediction_type  # of a backend that is not loaded yet
+    assert vars(copy.copy(loaded)) == vars(loaded)
 
 
 @pytest.mark.slow
