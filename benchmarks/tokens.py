@@ -3,7 +3,7 @@
 Two transformers of the same size, 64 places of width 64 and 2 layers, are trained on the same
 digits of scikit-learn with the same number of steps. One predicts masked tokens
 (examples/tokens.py), the other the velocity of a rectified flow of the same pixels. Then all
-held-out digits are recorded with every class. Writes docs/benchmarks/tokens.md, in about 25
+held-out digits are recorded with every class. Writes docs/benchmarks/tokens.md, in about ten
 minutes on one core:
 
     python benchmarks/tokens.py
