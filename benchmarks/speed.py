@@ -269,8 +269,9 @@ that are left run at the end, in batches of 87 rows.
 
 A simulated device that takes 0.2 ms a row, without the host: wall-clock time of a race over that of
 the device, if the host waits for each step, and if the device has a second step to work on while
-the host judges. A second step begins only if it is full, which takes images enough for two. On a
-GPU, two steps are under way; on a CPU, where the host is the device, one.
+the host judges. A second step begins only if it is full, which takes images enough for two: 100
+images of ten classes are too few. On a CUDA device, two steps are under way; on a CPU, where the
+host is the device, one.
 
 {steps}
 """

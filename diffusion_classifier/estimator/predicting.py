@@ -216,7 +216,9 @@ class Predictor:
 
             def start(images: Iterable[int]) -> Iterator[Result]:
                 begin = None if self.everyone else Start.among(among, scoring)
-                return run_race(source, tape, self.pruner, scoring, images, begin, on_look)
+                race = run_race(source, tape, self.pruner, scoring, images, begin, on_look)
+                stack.callback(race.close)  # while the memory is open: it keeps steps under way
+                return race
 
             if on_error == "skip":
                 results = skipping(start, n_images, engine, memory, skipped)

@@ -85,6 +85,18 @@ class Pruner(Learner, DocumentedMixin, BaseEstimator, ABC):
         """Select the active prompts as :meth:`select` does, from sums over rounds.
 
         Races call it only if the pruner is ``incremental``.
+
+        Parameters
+        ----------
+        rounds : RunningRounds
+            Sums over the rounds of B images, as NumPy arrays.
+        active : Tensor of shape (B, P), dtype bool
+            Active prompts.
+
+        Returns
+        -------
+        Tensor of shape (B, P), dtype bool
+            A subset of ``active``, with at least one prompt per image.
         """
         raise NotImplementedError(f"{type(self).__name__} is not incremental.")
 

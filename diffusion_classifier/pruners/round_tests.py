@@ -49,7 +49,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 _TINY = np.finfo(np.float64).tiny
-# What is 0 / 0 or infinite in the first rounds is masked, by the number of rounds or of rivals.
+# What is 0 / 0 in the first rounds is masked later, and infinite losses are no reason to warn.
 without_warnings = np.errstate(divide="ignore", invalid="ignore", over="ignore")
 
 
@@ -128,6 +128,7 @@ class RoundTest(NamedTuple):
         spread = ((n - 1) * sums.variance + nu * variance) / (n + nu - 1)
         z2 = np.minimum(sums.total**2 / (n * spread), 2 * self.bound(n))
         correction = -np.minimum(sums.third_moment, 0) / spread * (1 + 2 * z2) / 6
+        # Differences that are all equal have no skewness, but for rounding.
         return np.where((n >= 3) & np.isfinite(correction), correction, 0.0)
 
 
@@ -186,9 +187,10 @@ def behind_earlier_leader(means: Floats) -> Floats:
 
 def behind_leader_of(earlier: Floats, later: Floats) -> Floats:
     """Subtract the leader by ``earlier`` from ``later``, both [B, P] for at least two rows."""
-    best = np.where(np.isnan(later), np.inf, earlier).argpartition(1, axis=1)
-    images = np.arange(len(later))
-    first, second = later[images, best[:, 0]], later[images, best[:, 1]]
+    images, means = np.arange(len(later)), np.where(np.isnan(later), np.inf, earlier)
+    best = means.argmin(1)  # of several that are as good, the first one, on every machine
+    means[images, best] = np.inf
+    first, second = later[images, best], later[images, means.argmin(1)]
     behind = later - first[:, None]
-    behind[images, best[:, 0]] = first - second
+    behind[images, best] = first - second
     return behind

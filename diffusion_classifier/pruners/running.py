@@ -21,6 +21,7 @@ from .round_tests import (
     behind_leader_of,
     first_size,
     round_means,
+    without_warnings,
 )
 
 _FIELDS = 5
@@ -53,7 +54,7 @@ class RunningRounds(NamedTuple):
     @classmethod
     def of(cls, contributions: Tensor, round_of: Tensor) -> Self:
         """Sum all rounds of contributions [B, P, J] at once."""
-        means = round_means(contributions, round_of).numpy()
+        means = round_means(contributions, round_of).detach().double().numpy()
         n_images, n_prompts, n_rounds = means.shape
         values = np.zeros((n_images, _FIELDS, n_prompts))
         values[:, 0] = means.sum(2)
@@ -78,6 +79,7 @@ class RunningRounds(NamedTuple):
         """Sums over the differences to the leader before each round."""
         return Sums(self.n_rounds.astype(float) - 1, *self.values[:, 1:4].swapaxes(0, 1))
 
+    @without_warnings
     def after(self, contributions: Floats, sizes: Sequence[int]) -> Self:
         """Return the sums after further rounds, of the contributions [B, P, sum(sizes)]."""
         state, start = self, 0

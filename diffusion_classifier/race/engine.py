@@ -8,8 +8,8 @@ For every row, with ``x`` the image's latent and (t, eps) the draw, for a diffus
 Other generators corrupt images in other ways: :mod:`diffusion_classifier.noise.process`.
 
 A batch mixes rows of many images, prompts and draws; each row picks its ``z`` and condition by
-index. The host waits for the device once per step, to read the errors. On a GPU, it queues the next
-step before that, so that the device works on while the host judges.
+index. The host waits for the device once per step, to read the errors. On a CUDA device, it queues
+the next step before that, so that the device works on while the host judges.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Judge:
         )
         none = RunningRounds.none(active.shape[1])
         sums = RunningRounds.join([runner.sums or none for runner in group])
-        sums = sums.after(contributions.numpy(), sizes)
+        sums = sums.after(contributions.detach().numpy(), sizes)
         for runner, own in zip(group, sums.split(), strict=True):
             runner.sums, runner.n_judged = own, runner.n_rounds
         return self._pruner.judge(sums, active)

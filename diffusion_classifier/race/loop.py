@@ -18,7 +18,8 @@ Errors come from an *error source*: the engine runs the network, a recorded tabl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ def run_race(
     images: Iterable[int],
     start: Callable[[int], Start] | None = None,
     on_look: Callable[[Result], None] | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Race the prompts of each image against each other.
 
     Parameters
@@ -75,23 +76,29 @@ def run_race(
     planner, judge = Planner(source, tape, pruner), Judge(tape, pruner, scoring, on_look)
     window: dict[int, Runner] = {}  # by image
     steps: deque[_Step] = deque()  # under way
-    while True:
-        decided: list[Runner] = []
-        under_way = {runner.image for step in steps for runner, _ in step.plan}
-        free = [runner for image, runner in window.items() if image not in under_way]
-        racing = _racing(free, window, waiting, scoring, decided, source.rows_wanted)
-        # A second step begins only if it is full: the images wait for those of the first.
-        plan = planner.step(racing, only_full=bool(steps))
-        if not plan and not decided and not steps:
-            return
-        if plan:
-            steps.append(_Step(plan, source.begin([request for _, request in plan])))
-        if steps and (not plan or len(steps) == source.steps_at_once):
-            decided += judge.finished(_record(source, planner, steps.popleft()))
-        for runner in decided:
-            window.pop(runner.image, None)
-            source.release(runner.image)
-            yield runner.result()
+    try:
+        while True:
+            decided: list[Runner] = []
+            under_way = {runner.image for step in steps for runner, _ in step.plan}
+            free = [runner for image, runner in window.items() if image not in under_way]
+            racing = _racing(free, window, waiting, scoring, decided, source.rows_wanted)
+            # A second step begins only if it is full: the images wait for those of the first.
+            plan = planner.step(racing, only_full=bool(steps))
+            if not plan and not decided and not steps:
+                return
+            if plan:
+                steps.append(_Step(plan, source.begin([request for _, request in plan])))
+            if steps and (not plan or len(steps) == source.steps_at_once):
+                decided += judge.finished(_record(source, planner, steps.popleft()))
+            for runner in decided:
+                window.pop(runner.image, None)
+                source.release(runner.image)
+                yield runner.result()
+    finally:
+        # What a device works on is paid for: a memory keeps it, whatever ended the race.
+        for step in steps:
+            with suppress(Exception):
+                step.answer()
 
 
 class _Step(NamedTuple):

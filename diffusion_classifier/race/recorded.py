@@ -161,6 +161,9 @@ class _InTensor:
             return self._errors[image]
         return self._errors.new_empty((self.n_prompts, 0))
 
+    def renew(self) -> None:
+        """Do nothing: the errors do not change."""
+
     def release(self, image: int) -> None:
         """Do nothing: the errors belong to the caller."""
 

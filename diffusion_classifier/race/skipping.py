@@ -39,6 +39,8 @@ def skipping(
                 raise
             skipped[error.image] = str(error)
             _release(error.image, engine, memory)
+            if memory is not None:
+                memory.renew()  # it has errors of the images beside
 
 
 def _readable(

@@ -76,7 +76,10 @@ Answer = Callable[[], list[Tensor]]  # waits for the errors [A, J] of each reque
 
 
 class ErrorSource(Protocol):
-    """Protocol of objects that compute or look up errors for the race."""
+    """Protocol of objects that compute or look up errors for the race.
+
+    Inherit from it: ``begin`` and ``steps_at_once`` then need no definition.
+    """
 
     n_prompts: int
 
@@ -87,7 +90,7 @@ class ErrorSource(Protocol):
 
     @property
     def rows_wanted(self) -> int:
-        """Rows per call of ``evaluate`` that keep the source busy."""
+        """Rows per step that keep the source busy."""
         ...
 
     @property
@@ -126,6 +129,10 @@ class KnownErrors(Protocol):
 
     def known(self, image: int) -> Tensor:
         """Return an image's errors [P, J] on the first J draws of the race; NaN if missing."""
+        ...
+
+    def renew(self) -> None:
+        """Look errors up again, because races begin again."""
         ...
 
     def release(self, image: int) -> None:

@@ -16,6 +16,7 @@ from diffusion_classifier.pruners.round_tests import (
     prior_of_rivals,
     round_means,
 )
+from diffusion_classifier.pruners.running import RunningRounds
 from tests.support.records import make_record
 
 N, J = 200, 120
@@ -245,6 +246,38 @@ def test_the_leader_that_a_class_is_held_against_was_chosen_before_the_round():
         leader = min(others, key=lambda j: means[b, j, : r + 1].mean())
         expected = means[b, k, r + 1] - means[b, leader, r + 1]
         assert found[b, k, r] == pytest.approx(expected)
+
+
+def test_of_equal_leaders_the_first_one_leads():
+    """Whatever instructions the processor has: all machines find the same one."""
+    means = np.zeros((2, 40, 3))
+    means[..., 1] = np.arange(40)
+    found = behind_earlier_leader(means)
+    np.testing.assert_array_equal(found[0, :, 0], [-1.0, *range(1, 40)])
+    np.testing.assert_array_equal(found[0, :, 1], np.zeros(40))
+
+
+def test_constant_differences_have_no_skewness_but_for_rounding():
+    d = np.full((1, 3, 8), [[0.1], [1 / 3], [1e-3]])
+    test, sums = RoundTest(0.05, 3), Sums.of(d)
+    correction = test.skewness_correction(sums, 0.0, 0.0)
+    np.testing.assert_allclose(correction, 0, atol=1e-6)
+    assert test.rejects(sums.n, sums.total - correction, sums.squares, 0.0, 0.0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_selections_take_any_floats_and_do_not_warn():
+    contributions = torch.randn(2, 3, 24, generator=generator(3)) + torch.arange(3)[:, None]
+    active, round_of = torch.ones(2, 3, dtype=torch.bool), torch.arange(24) // 2
+    expected = RacingPruner().select(contributions.double(), active, round_of)
+    for values in (contributions, contributions.clone().requires_grad_()):
+        assert torch.equal(RacingPruner().select(values, active, round_of), expected)
+    contributions[:, 2] = torch.inf
+    kept = RacingPruner().select(contributions, active, round_of)
+    assert kept[:, 0].all()
+    none = RunningRounds.join([RunningRounds.none(3)] * 2)
+    rounds = none.after(contributions.double().numpy(), [2] * 12)
+    assert RacingPruner().judge(rounds, active)[:, 0].all()
 
 
 def test_negative_skewness_counts_as_in_johnsons_test_and_positive_does_not():

@@ -6,6 +6,7 @@ import torch
 
 from diffusion_classifier import DiffusionClassifier
 from diffusion_classifier.backends import FunctionBackend
+from diffusion_classifier.callbacks import Callback
 from diffusion_classifier.errors import NonFiniteOutputError
 from diffusion_classifier.noise import NoiseSchedule
 from diffusion_classifier.pruners import NoPruning, RacingPruner, StagedPruner
@@ -129,17 +130,16 @@ def test_nan_among_rounds_ahead_is_asked_for_again_without_them():
     assert_equal(race(Device(2, errors), easy), race(Device(1), easy))
 
 
-def classifier(calls, **options):
+def classifier(calls, pruner=PRUNERS[0], square=False, **options):
     outputs = 0.3 * torch.randn(P, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def network(z, t, condition):
         calls.append(len(z))
-        return outputs[condition]
+        return outputs[condition] + z**2 if square else outputs[condition]
 
     backend = FunctionBackend(
         network, schedule=SCHEDULE, input_shape=(4, 8, 8), input_kind="array", name="outputs"
     )
-    pruner = RacingPruner(max_draws=J)
     clf = DiffusionClassifier(
         backend, pruner=pruner, batch_size=16, random_state=0, verbose=0, **options
     )
@@ -159,3 +159,48 @@ def test_a_classifier_with_two_steps_under_way_gives_the_answers_of_one(monkeypa
     calls.clear()
     np.testing.assert_array_equal(remembering.predict_log_proba(X), expected)
     assert not calls
+
+
+class Rows:
+    """Watches engines, and counts rows that are asked for twice."""
+
+    def __init__(self, monkeypatch):
+        begin, self.seen, self.n_twice = Engine.begin, set(), 0
+
+        def noted(engine, requests):
+            for request in requests:
+                draws = range(request.start, request.start + request.n_draws)
+                rows = {(request.image, p, d) for p in request.prompts.tolist() for d in draws}
+                self.n_twice += len(rows & self.seen)
+                self.seen |= rows
+            return begin(engine, requests)
+
+        monkeypatch.setattr(Engine, "begin", noted)
+        monkeypatch.setattr(Engine, "steps_at_once", property(lambda self: 2))
+
+
+class Stop(Callback):
+    def on_image(self, result):
+        raise KeyboardInterrupt
+
+
+def test_a_memory_keeps_the_step_that_was_under_way_when_a_callback_stopped(monkeypatch, tmp_path):
+    X = np.random.default_rng(0).normal(size=(N, 4, 8, 8)).astype(np.float32)
+    rows = Rows(monkeypatch)
+    options = {"memory": tmp_path / "memory", "pruner": NoPruning(20)}
+    with pytest.raises(KeyboardInterrupt):
+        classifier([], callbacks=[Stop()], **options).predict(X)
+    assert 0 < len(rows.seen) < N * P * 20
+    classifier([], **options).predict(X)
+    assert len(rows.seen) == N * P * 20 and rows.n_twice == 0
+
+
+def test_a_memory_keeps_the_steps_beside_one_that_failed(monkeypatch, tmp_path):
+    X = np.random.default_rng(0).normal(size=(N, 4, 8, 8)).astype(np.float32)
+    X[[5, 17, 30]] = 1e30  # squares overflow
+    rows = Rows(monkeypatch)
+    clf = classifier([], memory=tmp_path / "memory", pruner=NoPruning(20), square=True)
+    labels = clf.predict(X, on_error="skip")
+    assert len(labels) == N and [image for image, _ in clf.skipped_] == [5, 17, 30]
+    # Only what the three failed steps of 120 rows asked for beside the bad images is lost.
+    assert rows.n_twice < 3 * 120
